@@ -1,0 +1,183 @@
+//! What was found is taken in: objects, files, sources, evidence; and what an earlier run left is checked.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::backend::{Binding, Discovery};
+use crate::error::{Error, Kind, Result};
+use crate::event::{EventKind, JobState};
+use crate::journal::{Checkpoint, Record, SavedObject};
+use crate::ledger::{RangeSet, Work};
+use crate::object::{FileSpec, Identity, ObjectId, SourceId, Validator};
+use crate::sink::{Order, Prepared};
+use crate::source::Source;
+
+use super::{Driver, File};
+
+/// A claim is read back in steps of this many bytes.
+const STEP: u64 = 1 << 20;
+
+impl Driver {
+    pub(super) async fn absorb(&mut self, found: Discovery, author: Option<SourceId>) -> Result<()> {
+        match found {
+            Discovery::Object(spec) => {
+                let ordered = self.ledger.caps.order == Order::Next;
+                // Half the budget, so that what is held back never stops the frontier.
+                let window = ordered.then(|| self.ledger.budget.limit() / 2);
+                let readable = self.ledger.caps.readable;
+                self.ledger.with(|s, _| s.add_object(&spec, window, readable))?;
+                if self.files.is_empty() && !self.spec.digests.is_empty() {
+                    self.user_digests(spec.id);
+                }
+            }
+            Discovery::File(spec) => self.add_file(spec).await?,
+            Discovery::Bind(b) => self.bind(b).await?,
+            Discovery::Evidence { object, what, trust } => {
+                self.ledger.with(|s, after| s.add_evidence(object, what, trust, author, after));
+            }
+            Discovery::Follow { locator, role, rank } => self.follow(locator, role, rank),
+        }
+        Ok(())
+    }
+
+    async fn add_file(&mut self, spec: FileSpec) -> Result<()> {
+        self.say(EventKind::Found { file: spec.id, path: crate::escape(&spec.path.to_string()), len: spec.len });
+        let answers = self.ledger.sink.prepare(std::slice::from_ref(&spec)).await;
+        let answer = answers.into_iter().find(|(id, _)| *id == spec.id).map(|(_, r)| r);
+        let answer = answer.unwrap_or_else(|| Err(Error::new(Kind::Bug, "prepare the file").because("the sink gave no answer")));
+        let existed = answer? == Prepared::Complete;
+        let (id, object) = (spec.id, spec.object);
+        if existed {
+            self.done.push(crate::FileDone {
+                id,
+                path: spec.path.to_string(),
+                len: spec.len.unwrap_or(0),
+                verified_by: crate::VerifiedBy::Transport,
+                existed,
+            });
+            // Nothing of it is fetched. (An object of several files is not finished by one of them.)
+            let alone = spec.range == crate::Span::ALL;
+            self.ledger.with(|s, _| {
+                if let (true, Some(o)) = (alone, s.objects.get_mut(&object)) {
+                    o.complete = true;
+                }
+            });
+        }
+        self.files.insert(id, File { spec, existed, committed: existed });
+        Ok(())
+    }
+
+    async fn bind(&mut self, binding: Binding) -> Result<()> {
+        let object = binding.target.object;
+        let remote: Arc<str> = binding.target.remote.to_string().into();
+        let source = binding.source.clone();
+        let known = self.sources.iter().find(|(s, _)| same(s, &source)).map(|(_, id)| *id);
+        let info = source.info();
+        let id = known.unwrap_or_else(|| {
+            let bucket = self.shared.bucket(&info.key);
+            self.ledger.with(|s, _| s.add_source(info, bucket))
+        });
+        let complete = self.ledger.with(|s, _| s.objects.get(&object).is_none_or(|o| o.complete));
+        if complete {
+            return Ok(());
+        }
+        let (retries, max_pause) = self.ledger.retries();
+        let identity = binding.identity.clone();
+        let bound = self.ledger.with(|s, after| s.add_binding(id, binding, retries, max_pause, after));
+        if let Err(e) = bound {
+            // One source of several may be no good; without another the job finds itself stuck and says why.
+            self.say(EventKind::SourceFailed { source: remote, error: e.clone() });
+            self.first_error.get_or_insert(e);
+            return Ok(());
+        }
+        let prepared = self.ledger.with(|s, _| s.objects.get(&object).is_some_and(|o| o.prepared));
+        if !prepared {
+            self.restore(object, &identity, &remote).await?;
+            let now = Instant::now();
+            self.ledger.with(|s, after| s.open_object(object, now, after));
+            self.enter(JobState::Running);
+        }
+        if known.is_none() {
+            self.sources.push((source.clone(), id));
+            let party = self.ledger.with(|s, _| crate::PartyId(s.parties.len() as u32 - 1));
+            let work = Work::new(self.ledger.clone(), id, party, self.cx.clone());
+            self.runs.spawn(async move { (id, source.run(work).await) });
+        }
+        Ok(())
+    }
+
+    /// Checks what an earlier run left of the object; what is good need not be fetched.
+    async fn restore(&mut self, object: ObjectId, identity: &Identity, remote: &Arc<str>) -> Result<()> {
+        let key = self.ledger.with(|s, _| s.board.object(object).map(|o| o.key.clone())).unwrap_or_else(|| "".into());
+        self.keeper.name(object, key.clone(), identity.clone(), remote.clone());
+        if self.ledger.caps.order == Order::Next {
+            return Ok(());
+        }
+        // Now that names are settled and locked, the journal has the last word.
+        let saved = if self.spec.resume { self.journal.load().await? } else { None };
+        let Some(saved) = saved.as_ref().and_then(|s| s.object(&key)).cloned() else {
+            self.ledger.sink.truncate(object).await?;
+            return Ok(());
+        };
+        let proven = self.ledger.with(|s, _| s.objects.get(&object).is_some_and(|o| o.judge.mixes()));
+        let same_version = saved.identity.agrees(identity) && (proven || saved.identity.validator != Validator::Unknown);
+        if !same_version || saved.claims.is_empty() {
+            let generation = saved.generation + 1;
+            let restart = Record::Restart { key, generation };
+            self.journal.record(&Checkpoint::new(vec![restart]).durable(self.spec.durable)).await?;
+            self.ledger.sink.truncate(object).await?;
+            self.ledger.with(|s, _| s.restore(object, &RangeSet::new(), generation));
+            if !saved.claims.is_empty() {
+                let why = Error::new(Kind::Changed, "go on").on(remote).because("the file is not the one that was begun");
+                self.say(EventKind::Restarted { object, why });
+            }
+            return Ok(());
+        }
+        self.check_claims(object, &saved).await
+    }
+
+    async fn check_claims(&mut self, object: ObjectId, saved: &SavedObject) -> Result<()> {
+        self.enter(JobState::Checking);
+        let len = saved.identity.len.unwrap_or(u64::MAX);
+        let mut good = RangeSet::new();
+        let mut bad = Vec::new();
+        for claim in &saved.claims {
+            if self.ledger.stop.is_cancelled() {
+                return Err(super::cancelled());
+            }
+            if claim.range.end <= len && self.claim_holds(object, claim).await? {
+                good.insert(claim.range.clone());
+            } else {
+                bad.push(claim.range.clone());
+            }
+        }
+        if !bad.is_empty() {
+            let retract = Record::Retract { key: saved.key.clone(), generation: saved.generation, ranges: bad.clone() };
+            self.journal.record(&Checkpoint::new(vec![retract]).durable(self.spec.durable)).await?;
+        }
+        self.resumed += good.covered();
+        self.say(EventKind::Resumed { object, bytes: good.covered(), damaged: bad.iter().map(|r| r.end - r.start).sum() });
+        self.ledger.with(|s, _| s.restore(object, &good, saved.generation));
+        Ok(())
+    }
+
+    async fn claim_holds(&mut self, object: ObjectId, claim: &crate::Claim) -> Result<bool> {
+        let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        let mut at = claim.range.start;
+        while at < claim.range.end {
+            let end = claim.range.end.min(at + STEP);
+            match self.ledger.sink.read(object, at..end).await {
+                Ok(b) => crc.update(&b),
+                Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
+                Err(e) => return Err(e),
+            }
+            at = end;
+        }
+        Ok(crc.finalize() as u32 == claim.crc)
+    }
+}
+
+fn same(a: &Arc<dyn Source>, b: &Arc<dyn Source>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}

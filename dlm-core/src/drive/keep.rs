@@ -1,0 +1,191 @@
+//! The journal: data first, then the record that speaks of it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::Result;
+use crate::journal::{Checkpoint, Claim, Record};
+use crate::ledger::Dirty;
+use crate::object::{Identity, ObjectId};
+
+use super::Driver;
+
+/// A record is due when this much was written since the last, or this share of the file…
+const MOST: u64 = 2 << 20;
+const SHARE: u64 = 256;
+/// …and once a second while bytes come, but never more often than this, so that a small file needs none at all.
+const OFTEN: Duration = Duration::from_millis(15);
+const SELDOM: Duration = Duration::from_secs(1);
+
+/// What the journal was told, and when.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    durable: bool,
+    last: Instant,
+    names: BTreeMap<ObjectId, Name>,
+}
+
+#[derive(Debug)]
+struct Name {
+    key: Arc<str>,
+    remote: Arc<str>,
+    identity: Identity,
+    /// As the journal has it.
+    told: Option<(u32, Identity)>,
+}
+
+impl Keeper {
+    pub(super) fn new(durable: bool) -> Self {
+        Self { durable, last: Instant::now(), names: BTreeMap::new() }
+    }
+
+    pub(super) fn name(&mut self, object: ObjectId, key: Arc<str>, identity: Identity, remote: Arc<str>) {
+        self.names.insert(object, Name { key, remote, identity, told: None });
+    }
+}
+
+impl Driver {
+    /// Appends what was written since the last record, when it is time.
+    pub(super) async fn checkpoint(&mut self, last: bool) -> Result<()> {
+        if !self.ledger.caps.readable {
+            self.ledger.with(|s, _| s.dirty.clear());
+            return Ok(());
+        }
+        let passed = self.keeper.last.elapsed();
+        let durable = self.keeper.durable;
+        let due = self.ledger.with(|s, _| {
+            if s.dirty.is_empty() || (!last && passed < OFTEN) {
+                return None;
+            }
+            let len: u64 = s.board.objects().filter_map(|o| o.len).max().unwrap_or(MOST * SHARE);
+            // A sync costs more than a moment's work.
+            let enough = if durable { MOST * 16 } else { MOST.min(len / SHARE) };
+            if !last && s.dirty_bytes < enough && passed < SELDOM {
+                return None;
+            }
+            s.dirty_bytes = 0;
+            let identities: Vec<_> = s
+                .board
+                .objects()
+                .map(|o| {
+                    let by = o.primary.or_else(|| o.bindings.first().copied()).and_then(|b| s.board.binding(b));
+                    (o.id, o.generation, o.len, by.and_then(|b| b.identity.clone()))
+                })
+                .collect();
+            Some((std::mem::take(&mut s.dirty), identities))
+        });
+        let Some((dirty, identities)) = due else { return Ok(()) };
+        self.keeper.last = Instant::now();
+        if durable {
+            let objects: Vec<ObjectId> = self.keeper.names.keys().copied().collect();
+            self.ledger.sink.sync(&objects).await?;
+        }
+        let mut records = Vec::new();
+        for (id, generation, len, identity) in identities {
+            let Some(name) = self.keeper.names.get_mut(&id) else { continue };
+            let claims = claims(&dirty, id, generation);
+            if claims.is_empty() {
+                continue;
+            }
+            let mut identity = identity.unwrap_or_else(|| name.identity.clone());
+            identity.len = len.or(identity.len);
+            if name.told.as_ref() != Some(&(generation, identity.clone())) {
+                records.push(Record::Object {
+                    key: name.key.clone(),
+                    generation,
+                    identity: identity.clone(),
+                    remote: name.remote.clone(),
+                });
+                name.told = Some((generation, identity));
+            }
+            records.push(Record::Wrote { key: name.key.clone(), generation, claims });
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.journal.record(&Checkpoint::new(records).durable(durable)).await
+    }
+
+    /// Journals what turned out wrong; only then may it be fetched again.
+    pub(super) async fn retract(&mut self) -> Result<()> {
+        let all = self.ledger.with(|s, _| s.retract.clone());
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        for (object, generation, range) in &all {
+            if let Some(n) = self.keeper.names.get(object) {
+                records.push(Record::Retract { key: n.key.clone(), generation: *generation, ranges: vec![range.clone()] });
+            }
+        }
+        // Claims of these bytes that are not in the journal yet must not come after the retraction.
+        self.ledger.with(|s, _| {
+            s.dirty.retain(|d| !all.iter().any(|(o, _, r)| *o == d.object && meets(r, &d.claim.range)));
+        });
+        if self.ledger.caps.readable {
+            self.journal.record(&Checkpoint::new(records).durable(self.keeper.durable)).await?;
+        }
+        let now = Instant::now();
+        self.ledger.with(|s, after| s.retracted(&all, now, after));
+        Ok(())
+    }
+
+    /// Journals that an object starts over, before its place is emptied.
+    pub(super) async fn record_restart(&mut self, object: ObjectId, generation: u32) -> Result<()> {
+        let Some(n) = self.keeper.names.get_mut(&object) else { return Ok(()) };
+        if n.told.take().is_none() && !self.spec.resume {
+            return Ok(());
+        }
+        let restart = Record::Restart { key: n.key.clone(), generation };
+        self.journal.record(&Checkpoint::new(vec![restart]).durable(self.keeper.durable)).await
+    }
+}
+
+fn meets(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// The claims of one object, neighbours joined.
+fn claims(dirty: &[Dirty], object: ObjectId, generation: u32) -> Vec<Claim> {
+    let mut all: Vec<Claim> =
+        dirty.iter().filter(|d| d.object == object && d.generation == generation).map(|d| d.claim.clone()).collect();
+    all.sort_by_key(|c| c.range.start);
+    let mut out: Vec<Claim> = Vec::new();
+    for c in all {
+        match out.last_mut() {
+            // A claim is checked whole, and dropped whole when a part of it is wrong: keep them moderate.
+            Some(last) if last.range.end == c.range.start && c.range.end - last.range.start <= 8 << 20 => {
+                let len = c.range.end - c.range.start;
+                let joined = crc_fast::checksum_combine(crc_fast::CrcAlgorithm::Crc32Iscsi, u64::from(last.crc), u64::from(c.crc), len);
+                *last = Claim::new(last.range.start..c.range.end, joined as u32);
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::crc32c;
+    use bytes::Bytes;
+
+    #[test]
+    fn neighbours_are_joined_with_the_right_checksum() {
+        let data: Vec<u8> = (0..=255).collect();
+        let part = |r: Range<u64>| Dirty {
+            object: ObjectId(0),
+            generation: 3,
+            claim: Claim::new(r.clone(), crc32c(&[Bytes::copy_from_slice(&data[r.start as usize..r.end as usize])])),
+        };
+        let mut dirty = vec![part(10..20), part(0..10), part(20..21), part(30..40)];
+        dirty.push(Dirty { generation: 2, ..part(21..30) });
+        let got = claims(&dirty, ObjectId(0), 3);
+        assert_eq!(got, [part(0..21).claim, part(30..40).claim]);
+    }
+}

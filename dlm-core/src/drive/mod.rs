@@ -1,0 +1,346 @@
+//! The driver of one job: everything that takes time and is not a source's business.
+//!
+//! One task: it resolves locators, prepares and commits files, checks what an earlier run left, appends to the journal
+//! what was written, empties objects that start over, and publishes progress. It acts on the ledger's facts, so each
+//! step may be repeated; it sleeps until the ledger, a timer or a discovery wakes it.
+
+mod admit;
+mod finish;
+mod keep;
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::backend::{Cx, Discovery, DiscoveryStream};
+use crate::engine::Shared;
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, EventKind, JobState, Snapshot};
+use crate::job::{FileDone, JobSpec, Outcome, SourceReport};
+use crate::journal::{Journal, Saved};
+use crate::ledger::{Discovering, GATHER, Ledger};
+use crate::object::{FileId, FileSpec, JobId, ObjectId, SourceId};
+use crate::sink::Keep;
+use crate::source::{Exit, Source};
+
+use self::keep::Keeper;
+
+/// Objects taken in and not finished, at most; the search waits meanwhile.
+const ADMITTED: usize = 1000;
+/// Snapshots come at most this often.
+const SHOW: Duration = Duration::from_millis(100);
+
+/// A file of the job.
+#[derive(Debug)]
+struct File {
+    spec: FileSpec,
+    existed: bool,
+    committed: bool,
+}
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    id: JobId,
+    spec: JobSpec,
+    ledger: Arc<Ledger>,
+    journal: Arc<dyn Journal>,
+    found: mpsc::Receiver<(SourceId, Discovery)>,
+    snapshot: watch::Sender<Snapshot>,
+    events: broadcast::Sender<Event>,
+    cx: Cx,
+    state: JobState,
+    /// The locator's own discoveries, and the guard that keeps the job open while they come.
+    stream: Option<(DiscoveryStream, Discovering)>,
+    sources: Vec<(Arc<dyn Source>, SourceId)>,
+    runs: JoinSet<(SourceId, Result<Exit>)>,
+    resolving: JoinSet<(Result<DiscoveryStream>, Discovering)>,
+    files: BTreeMap<FileId, File>,
+    saved: Option<Saved>,
+    keeper: Keeper,
+    began: Instant,
+    shown: Option<(Instant, u64)>,
+    speed: f64,
+    done: Vec<FileDone>,
+    resumed: u64,
+    mirrors_asked: bool,
+    first_error: Option<Error>,
+}
+
+impl Driver {
+    #[expect(clippy::too_many_arguments, reason = "the engine's one call")]
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        id: JobId,
+        spec: JobSpec,
+        ledger: Arc<Ledger>,
+        journal: Arc<dyn Journal>,
+        found: mpsc::Receiver<(SourceId, Discovery)>,
+        snapshot: watch::Sender<Snapshot>,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
+        let cx = Self::context(&shared, &spec);
+        let keeper = Keeper::new(spec.durable);
+        Self {
+            shared,
+            id,
+            spec,
+            ledger,
+            journal,
+            found,
+            snapshot,
+            events,
+            cx,
+            state: JobState::Resolving,
+            stream: None,
+            sources: Vec::new(),
+            runs: JoinSet::new(),
+            resolving: JoinSet::new(),
+            files: BTreeMap::new(),
+            saved: None,
+            keeper,
+            began: Instant::now(),
+            shown: None,
+            speed: 0.0,
+            done: Vec::new(),
+            resumed: 0,
+            mirrors_asked: false,
+            first_error: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self) -> Result<Outcome> {
+        let result = self.work().await;
+        self.ledger.end();
+        let result = self.wind_up(result).await;
+        self.enter(if result.is_ok() { JobState::Done } else { JobState::Failed });
+        self.show(true);
+        result
+    }
+
+    async fn work(&mut self) -> Result<Outcome> {
+        self.enter(JobState::Resolving);
+        if self.spec.resume {
+            self.saved = self.journal.load().await?;
+        }
+        self.resolve_first().await?;
+        loop {
+            self.publish();
+            self.step().await?;
+            if self.finished() {
+                return Ok(self.outcome());
+            }
+            self.show(false);
+            self.wait().await?;
+        }
+    }
+
+    /// Everything that can be done now.
+    async fn step(&mut self) -> Result<()> {
+        let fatal = self.ledger.with(|s, _| s.fatal.clone());
+        if let Some(e) = fatal {
+            return Err(e);
+        }
+        self.tell_lengths().await?;
+        self.start_over().await?;
+        self.retract().await?;
+        self.checkpoint(false).await?;
+        self.conclude().await?;
+        self.ask_mirrors();
+        self.check_stuck()
+    }
+
+    /// Sleeps until there is something to do.
+    async fn wait(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let tick = self.ledger.with(|s, after| s.tick(now, after));
+        let busy = self.ledger.with(|s, _| s.board.leases().next().is_some() || s.objects.values().any(|o| !o.pending.is_empty()));
+        let mut until = now + if busy { GATHER } else { Duration::from_millis(500) };
+        until = tick.map_or(until, |t| until.min(t.max(now + Duration::from_millis(1))));
+        let room = self.ledger.with(|s, _| s.objects.len()) < ADMITTED;
+        let stop = self.ledger.stop.clone();
+        let ledger = self.ledger.clone();
+        // Every loser is kept: streams, channels and sets are polled again with nothing lost.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(cancelled()),
+            Some((source, d)) = self.found.recv(), if room => self.absorb(d, Some(source)).await?,
+            item = next_of(&mut self.stream), if room && self.stream.is_some() => match item {
+                Some(Ok(d)) => self.absorb(d, None).await?,
+                Some(Err(e)) => return Err(e),
+                None => self.stream = None,
+            },
+            Some(r) = self.resolving.join_next(), if !self.resolving.is_empty() => self.mirror_resolved(r).await?,
+            Some(r) = self.runs.join_next(), if !self.runs.is_empty() => self.source_ended(r),
+            () = ledger.driver.notified() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+        if let Some(before) = Instant::now().checked_sub(GATHER) {
+            self.ledger.flush_older(Some(before));
+        }
+        Ok(())
+    }
+
+    fn source_ended(&mut self, r: std::result::Result<(SourceId, Result<Exit>), tokio::task::JoinError>) {
+        let now = Instant::now();
+        match r {
+            Ok((_, Ok(_))) => {}
+            Ok((id, Err(e))) => self.ledger.with(|s, after| s.fail_source(id, e, now, after)),
+            Err(e) => {
+                let e = Error::new(Kind::Bug, "run a source").because("its task failed").caused_by(e);
+                self.ledger.with(|s, after| s.fail_job(e, after));
+            }
+        }
+    }
+
+    /// Nobody is left who could finish what is unfinished.
+    fn check_stuck(&mut self) -> Result<()> {
+        if self.stream.is_some() || !self.resolving.is_empty() {
+            return Ok(());
+        }
+        let stuck: Option<(ObjectId, Option<Error>)> = self.ledger.with(|s, _| {
+            if s.discovering > 0 {
+                return None;
+            }
+            let id = s.objects.iter().find_map(|(id, o)| {
+                let all_there = s.board.object(*id).is_some_and(|v| v.remaining() == Some(0));
+                (!o.complete && !all_there && s.sources_of(*id).is_empty()).then_some(*id)
+            })?;
+            let errors = s.board.object(id).map(|o| o.bindings.clone()).unwrap_or_default();
+            let error = errors.iter().filter_map(|b| s.bindings.get(b)).find_map(|b| b.error.clone());
+            Some((id, error))
+        });
+        match stuck {
+            None => Ok(()),
+            Some((_, e)) => Err(e
+                .or_else(|| self.first_error.clone())
+                .unwrap_or_else(|| Error::new(Kind::NotFound, "download").on(&self.spec.locator).because("no source is left to try"))),
+        }
+    }
+
+    fn finished(&self) -> bool {
+        if self.stream.is_some() || !self.resolving.is_empty() || self.files.values().any(|f| !f.committed && !f.existed) {
+            return false;
+        }
+        self.ledger.with(|s, _| s.discovering == 0 && !s.unfinished())
+    }
+
+    fn outcome(&self) -> Outcome {
+        let (received, duplicate, sources) = self.ledger.with(|s, _| {
+            let sources = s.sources.iter();
+            let reports = sources.map(|x| SourceReport { label: x.info.label.clone(), bytes: x.bytes, error: x.error.clone() });
+            (s.received, s.duplicate, reports.collect())
+        });
+        Outcome {
+            bytes: self.done.iter().map(|f| f.len).sum(),
+            files: self.done.clone(),
+            received,
+            duplicate,
+            resumed: self.resumed,
+            sources,
+            elapsed: self.began.elapsed(),
+        }
+    }
+
+    /// The job is over: writes return, the last record is made, the sink and the journal are closed.
+    async fn wind_up(&mut self, result: Result<Outcome>) -> Result<Outcome> {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let stop_runs = async { while self.runs.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout_at(deadline, stop_runs).await;
+        self.runs.abort_all();
+        loop {
+            let running = self.ledger.with(|s, _| s.running);
+            if running == 0 || tokio::time::timeout_at(deadline, self.ledger.driver.notified()).await.is_err() {
+                break;
+            }
+        }
+        let error = match result {
+            Ok(o) => {
+                self.journal.close(Keep::Nothing).await?;
+                self.publish();
+                return Ok(o);
+            }
+            Err(e) => e,
+        };
+        // Bytes that were proven wrong are of no use to a later run.
+        let keep = if matches!(error.kind(), Kind::Corrupt | Kind::Changed) { Keep::Nothing } else { Keep::Partial };
+        if keep == Keep::Partial {
+            // The error that ended the job is the one to tell.
+            let _ = self.retract().await;
+            let _ = self.checkpoint(true).await;
+        }
+        let sink = self.ledger.sink.clone();
+        let _ = self.journal.close(keep).await;
+        let _ = sink.abort(keep).await;
+        self.publish();
+        Err(error)
+    }
+
+    fn enter(&mut self, state: JobState) {
+        if self.state != state || self.shown.is_none() {
+            self.state = state;
+            self.say(EventKind::State(state));
+            self.show(true);
+        }
+    }
+
+    fn say(&self, kind: EventKind) {
+        // Nobody listening is no error.
+        let _ = self.events.send(self.shared.event(self.id, kind));
+    }
+
+    /// Hands on what the ledger noted.
+    fn publish(&self) {
+        for e in self.ledger.with(|s, _| std::mem::take(&mut s.events)) {
+            self.say(e);
+        }
+    }
+
+    fn show(&mut self, force: bool) {
+        let now = Instant::now();
+        let (then, before) = *self.shown.get_or_insert((now, 0));
+        let passed = now.saturating_duration_since(then);
+        if passed < SHOW && !force {
+            return;
+        }
+        let files = (self.files.len() as u32, self.done.len() as u32);
+        let mut snap = Snapshot { state: self.state, files, ..Snapshot::default() };
+        let finished: u64 = self.done.iter().map(|f| f.len).sum();
+        self.ledger.with(|s, _| {
+            let mut total = Some(finished);
+            snap.done = finished;
+            for o in s.board.objects().filter(|o| s.objects.get(&o.id).is_some_and(|x| !x.complete)) {
+                total = total.zip(o.len).map(|(a, b)| a + b);
+                snap.done += o.done.covered();
+            }
+            snap.total = total.filter(|_| !s.objects.is_empty() || finished > 0);
+            snap.received = s.received;
+            snap.duplicate = s.duplicate;
+            snap.leases = s.board.leases.len() as u32;
+        });
+        if passed >= SHOW {
+            let sample = (snap.received.saturating_sub(before)) as f64 / passed.as_secs_f64();
+            let weight = (passed.as_secs_f64() / 2.0).min(1.0);
+            self.speed = if before == 0 { sample } else { self.speed * (1.0 - weight) + sample * weight };
+            self.shown = Some((now, snap.received));
+        }
+        snap.speed = self.speed as u64;
+        self.snapshot.send_replace(snap);
+    }
+}
+
+async fn next_of(stream: &mut Option<(DiscoveryStream, Discovering)>) -> Option<Result<Discovery>> {
+    match stream {
+        Some((s, _)) => s.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(crate) fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "go on").because("it was stopped").advise("run the same command again to go on where it stopped")
+}

@@ -1,0 +1,282 @@
+//! The engine: backends, shared limits, and the jobs that run on them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
+use crate::budget::Budget;
+use crate::drive::Driver;
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, EventKind, Snapshot};
+use crate::job::{JobSpec, Outcome};
+use crate::journal::Journal;
+use crate::ledger::{Compute, Ledger, Limits, Parts};
+use crate::object::JobId;
+use crate::registry::Registry;
+use crate::sched::{Adaptive, Ordered, Scheduler};
+use crate::sink::{Order, Sink};
+use crate::throttle::Bucket;
+
+/// Bytes in flight of a whole engine, unless it is told otherwise.
+const MEMORY: u64 = 8 << 20;
+
+type Policy = dyn Fn(Order) -> Box<dyn Scheduler> + Send + Sync;
+
+pub(crate) struct Shared {
+    pub(crate) registry: Registry,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) bucket: Arc<Bucket>,
+    buckets: Mutex<HashMap<Arc<str>, Arc<Bucket>>>,
+    policy: Arc<Policy>,
+    compute: Compute,
+    seq: AtomicU64,
+    jobs: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    /// The bucket that everything with this politeness key shares.
+    pub(crate) fn bucket(&self, key: &Arc<str>) -> Arc<Bucket> {
+        let mut all = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() > 4096 {
+            all.retain(|_, b| Arc::strong_count(b) > 1);
+        }
+        all.entry(key.clone()).or_insert_with(|| Arc::new(Bucket::new(None))).clone()
+    }
+
+    pub(crate) fn event(&self, job: JobId, kind: EventKind) -> Event {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
+        Event { seq, job, at: std::time::SystemTime::now(), kind }
+    }
+}
+
+/// Runs jobs. Cheap to clone; clones are the same engine. Dropping the last one does not stop its jobs:
+/// their handles do.
+///
+/// Must be used inside a tokio runtime.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("backends", &self.0.registry).finish_non_exhaustive()
+    }
+}
+
+/// Makes an [`Engine`].
+#[must_use]
+pub struct EngineBuilder {
+    registry: Registry,
+    memory: u64,
+    rate: Option<u64>,
+    policy: Option<Arc<Policy>>,
+    compute: Compute,
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder").field("backends", &self.registry).field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+impl EngineBuilder {
+    /// Adds a backend.
+    pub fn backend(mut self, backend: impl Backend) -> Self {
+        self.registry.add(Arc::new(backend));
+        self
+    }
+    /// Most bytes that all jobs together hold in memory between the socket and the disk; at least 256 KiB.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes.max(256 << 10);
+        self
+    }
+    /// Most bytes a second over all jobs.
+    pub fn limit_rate(mut self, bytes_per_second: Option<u64>) -> Self {
+        self.rate = bytes_per_second;
+        self
+    }
+    /// Another policy than [`Adaptive`] (or [`Ordered`] for sinks that take only the next bytes), made anew for each
+    /// job.
+    pub fn policy(mut self, policy: impl Fn(Order) -> Box<dyn Scheduler> + Send + Sync + 'static) -> Self {
+        self.policy = Some(Arc::new(policy));
+        self
+    }
+    /// Hashes where the result is needed and not on other threads: for simulators, in which two runs must be the same.
+    pub fn deterministic(mut self) -> Self {
+        self.compute = Compute::Inline;
+        self
+    }
+    /// The engine.
+    pub fn build(self) -> Engine {
+        let default: Arc<Policy> = Arc::new(|order| match order {
+            Order::Any => Box::new(Adaptive::new()),
+            Order::Next => Box::new(Ordered::new()),
+        });
+        Engine(Arc::new(Shared {
+            registry: self.registry,
+            budget: Budget::engine(self.memory),
+            bucket: Arc::new(Bucket::new(self.rate)),
+            buckets: Mutex::default(),
+            policy: self.policy.unwrap_or(default),
+            compute: self.compute,
+            seq: AtomicU64::new(0),
+            jobs: AtomicU64::new(0),
+            stop: CancellationToken::new(),
+        }))
+    }
+}
+
+impl Engine {
+    /// An engine with nothing in it yet.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder { registry: Registry::new(), memory: MEMORY, rate: None, policy: None, compute: Compute::Blocking }
+    }
+
+    /// Starts a job on the current runtime: bytes go to `sink`, what is needed to resume goes to `journal`.
+    pub fn start(&self, spec: JobSpec, sink: Arc<dyn Sink>, journal: Arc<dyn Journal>) -> JobHandle {
+        let shared = &self.0;
+        let id = JobId(shared.jobs.fetch_add(1, Ordering::Relaxed));
+        let stop = shared.stop.child_token();
+        let order = sink.caps().order;
+        let limits = Limits { connections: spec.connections, rate: spec.limit_rate };
+        let (found_tx, found) = mpsc::channel(64);
+        let ledger = Ledger::new(Parts {
+            sink,
+            policy: (shared.policy)(order),
+            budget: Budget::job(&shared.budget),
+            buckets: [shared.bucket.clone(), Arc::new(Bucket::new(spec.limit_rate))],
+            limits,
+            retries: spec.retries,
+            max_pause: spec.max_pause,
+            stop: stop.clone(),
+            compute: shared.compute,
+            found: found_tx,
+        });
+        let snapshot = watch::Sender::new(Snapshot::default());
+        let events = broadcast::Sender::new(1024);
+        let (result_tx, result) = watch::channel(None);
+        let handle = JobHandle {
+            id,
+            stop,
+            ledger: ledger.clone(),
+            snapshot: snapshot.subscribe(),
+            events: events.downgrade(),
+            first: Mutex::new(Some(events.subscribe())),
+            result,
+        };
+        let driver = Driver::new(shared.clone(), id, spec, ledger, journal, found, snapshot, events);
+        tokio::spawn(async move {
+            let outcome = Box::pin(driver.run()).await;
+            let _ = result_tx.send(Some(outcome));
+        });
+        handle
+    }
+
+    /// Stops every job of this engine; each keeps what it has.
+    pub fn shut_down(&self) {
+        self.0.stop.cancel();
+    }
+}
+
+/// A running job. Dropping it stops the job, which keeps what it has and can be resumed.
+#[derive(Debug)]
+pub struct JobHandle {
+    id: JobId,
+    stop: CancellationToken,
+    ledger: Arc<Ledger>,
+    snapshot: watch::Receiver<Snapshot>,
+    events: broadcast::WeakSender<Event>,
+    first: Mutex<Option<broadcast::Receiver<Event>>>,
+    result: watch::Receiver<Option<Result<Outcome>>>,
+}
+
+impl JobHandle {
+    /// Its number.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Waits for the end. Cancel-safe; may be called again and gives the same answer.
+    ///
+    /// # Errors
+    /// Whatever made the job fail; [`Kind::Cancelled`] when it was stopped.
+    pub async fn outcome(&mut self) -> Result<Outcome> {
+        match self.result.wait_for(Option::is_some).await {
+            Ok(r) => r.clone().unwrap_or_else(|| Err(lost())),
+            Err(_) => Err(lost()),
+        }
+    }
+
+    /// Events from the start of the job on the first call, from now on later ones. A reader that is slow loses the
+    /// oldest and is told how many.
+    pub fn events(&self) -> Events {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Events { job: self.id, rx: first.or_else(|| self.events.upgrade().map(|s| s.subscribe())) }
+    }
+
+    /// How far it is: always the newest, replaced several times a second.
+    pub fn snapshot(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.clone()
+    }
+
+    /// Limits of the running job.
+    pub fn set_limits(&self, limits: Limits) {
+        self.ledger.set_limits(limits);
+    }
+
+    /// Stops it: leases are revoked, what is in memory is written and journaled. [`outcome`](Self::outcome) then gives
+    /// [`Kind::Cancelled`] within two seconds. Starting the same job again resumes it.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn lost() -> Error {
+    Error::new(Kind::Bug, "run the job").because("its task ended without a result")
+}
+
+/// A job's events, in order.
+#[derive(Debug)]
+pub struct Events {
+    job: JobId,
+    rx: Option<broadcast::Receiver<Event>>,
+}
+
+impl Events {
+    /// The next event; `None` once the job is over. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.rx.as_mut()?.recv().await {
+            Ok(e) => Some(e),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                let at = std::time::SystemTime::now();
+                Some(Event { seq: 0, job: self.job, at, kind: EventKind::Lagged { missed } })
+            }
+            Err(broadcast::error::RecvError::Closed) => {
+                self.rx = None;
+                None
+            }
+        }
+    }
+}
+
+/// Resolves to the outcome.
+impl IntoFuture for JobHandle {
+    type Output = Result<Outcome>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+    fn into_future(mut self) -> Self::IntoFuture {
+        Box::pin(async move { self.outcome().await })
+    }
+}

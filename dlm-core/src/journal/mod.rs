@@ -1,0 +1,214 @@
+//! What survives of one job.
+
+mod memory;
+mod sidecar;
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::object::Identity;
+use crate::sink::Keep;
+
+pub use memory::MemoryJournal;
+pub use sidecar::SidecarJournal;
+
+/// A claim: these bytes were written, and this was their CRC-32C then. A claim is checked before it is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Claim {
+    /// Which bytes of the object.
+    pub range: Range<u64>,
+    /// CRC-32C (Castagnoli) of them.
+    pub crc: u32,
+}
+
+impl Claim {
+    /// Both parts.
+    pub const fn new(range: Range<u64>, crc: u32) -> Self {
+        Self { range, crc }
+    }
+}
+
+/// One thing that happened to an object, in the order in which it happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Record {
+    /// The object exists, has this length as far as known, and its bytes belong to this version. Recorded again when
+    /// the length becomes known.
+    Object {
+        /// [`ObjectSpec::key`](crate::ObjectSpec::key).
+        key: Arc<str>,
+        /// Raised each time the object starts over.
+        generation: u32,
+        /// Which version.
+        identity: Identity,
+        /// Who had it: the locator, secrets masked.
+        remote: Arc<str>,
+    },
+    /// Bytes were written (and synced, where durability is asked).
+    Wrote {
+        /// The object.
+        key: Arc<str>,
+        /// The object's generation when the bytes came.
+        generation: u32,
+        /// Which bytes.
+        claims: Vec<Claim>,
+    },
+    /// Bytes that were claimed turned out wrong. Recorded before the range may be fetched again.
+    Retract {
+        /// The object.
+        key: Arc<str>,
+        /// The object's generation.
+        generation: u32,
+        /// Which bytes.
+        ranges: Vec<Range<u64>>,
+    },
+    /// The object starts over with this generation; earlier claims are void. Recorded before the sink is truncated.
+    Restart {
+        /// The object.
+        key: Arc<str>,
+        /// The new generation.
+        generation: u32,
+    },
+}
+
+/// Records to append together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checkpoint {
+    /// In the order in which they happened.
+    pub records: Vec<Record>,
+    /// Whether the journal must survive a power cut once [`Journal::record`] returns.
+    pub durable: bool,
+}
+
+impl Checkpoint {
+    /// These records, without a sync.
+    pub fn new(records: Vec<Record>) -> Self {
+        Self { records, durable: false }
+    }
+    /// The same, and synced if asked.
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+}
+
+/// What is left of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SavedObject {
+    /// [`ObjectSpec::key`](crate::ObjectSpec::key).
+    pub key: Arc<str>,
+    /// The last generation.
+    pub generation: u32,
+    /// Which version its bytes belong to.
+    pub identity: Identity,
+    /// Who had it, secrets masked.
+    pub remote: Arc<str>,
+    /// What was written, retractions already applied, in order of offset, none overlapping another. A claim of which
+    /// a part was retracted is gone whole: its checksum speaks of all of it.
+    pub claims: Vec<Claim>,
+}
+
+/// What is left of one job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Saved {
+    /// In the order in which they were first recorded.
+    pub objects: Vec<SavedObject>,
+}
+
+impl Saved {
+    /// What is left after these records.
+    pub fn replay<'r>(records: impl IntoIterator<Item = &'r Record>) -> Self {
+        let mut saved = Self::default();
+        for r in records {
+            saved.apply(r);
+        }
+        for o in &mut saved.objects {
+            o.claims.sort_by_key(|c| (c.range.start, c.range.end));
+        }
+        saved
+    }
+
+    /// The object with this key.
+    pub fn object(&self, key: &str) -> Option<&SavedObject> {
+        self.objects.iter().find(|o| &*o.key == key)
+    }
+
+    fn apply(&mut self, record: &Record) {
+        let (Record::Object { key, .. } | Record::Wrote { key, .. } | Record::Retract { key, .. } | Record::Restart { key, .. }) =
+            record;
+        let found = self.objects.iter().position(|o| o.key == *key);
+        let object = match (found, record) {
+            (Some(i), _) => &mut self.objects[i],
+            (None, Record::Object { generation, identity, remote, .. }) => {
+                self.objects.push(SavedObject {
+                    key: key.clone(),
+                    generation: *generation,
+                    identity: identity.clone(),
+                    remote: remote.clone(),
+                    claims: Vec::new(),
+                });
+                return;
+            }
+            // Claims of an object whose description is lost say nothing.
+            (None, _) => return,
+        };
+        match record {
+            Record::Object { generation, identity, remote, .. } => {
+                if *generation != object.generation || !object.identity.agrees(identity) {
+                    object.claims.clear();
+                }
+                object.generation = *generation;
+                object.identity = identity.clone();
+                object.remote = remote.clone();
+            }
+            Record::Wrote { generation, claims, .. } if *generation == object.generation => {
+                for c in claims.iter().filter(|c| c.range.start < c.range.end) {
+                    object.claims.retain(|old| !overlaps(&old.range, &c.range));
+                    object.claims.push(c.clone());
+                }
+            }
+            Record::Retract { generation, ranges, .. } if *generation == object.generation => {
+                object.claims.retain(|c| !ranges.iter().any(|r| overlaps(&c.range, r)));
+            }
+            Record::Restart { generation, .. } => {
+                object.generation = *generation;
+                object.claims.clear();
+            }
+            Record::Wrote { .. } | Record::Retract { .. } => {}
+        }
+    }
+}
+
+fn overlaps(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// What survives of one job: an append-only list of what the sink has already written.
+///
+/// Losing the end of the list is harmless: bytes are fetched again. Every claim carries a checksum and is compared with
+/// the sink before it is trusted, so that a journal that lies (an older one, a partial changed behind our back) costs a
+/// fetch and never a wrong byte.
+#[async_trait]
+pub trait Journal: Debug + Send + Sync + 'static {
+    /// Reads what is left: a damaged end is cut off, `None` when nothing usable is there. Called before the first
+    /// locator is resolved and once more after [`Sink::prepare`](crate::Sink::prepare), when names are settled and locked.
+    ///
+    /// # Errors
+    /// Only where recording would fail too; a damaged journal is `Ok(None)`.
+    async fn load(&self) -> Result<Option<Saved>>;
+
+    /// Appends. Holds only what the sink has already written (and synced, where durability is asked). A call that
+    /// was dropped may have appended nothing, or all, or a part that the next `load` cuts off.
+    async fn record(&self, checkpoint: &Checkpoint) -> Result<()>;
+
+    /// The job ended. `Nothing`: what was recorded is removed.
+    async fn close(&self, keep: Keep) -> Result<()>;
+}

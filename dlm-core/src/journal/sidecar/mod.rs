@@ -1,0 +1,309 @@
+//! One journal file beside the download.
+//!
+//! Plain text, so that it can be looked at: `dlm-journal 1`, then a line a record: the CRC-32C of the JSON that follows
+//! it. The file only grows, by whole lines; a kill or a full disk can leave a part of the last one, which is found by
+//! its checksum and cut off. A journal that consists mostly of what later lines made void is written anew, into a file
+//! of another name that then takes its place.
+//!
+//! It is trusted no further than it can be checked: what it claims is compared with the partial by the engine, and what
+//! is not a plain file is refused.
+
+mod format;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use self::format::{HEADER, MAX_FILE, Scan, compact, encode, scan};
+use super::{Checkpoint, Journal, Saved};
+use crate::error::{Error, Kind, Result};
+use crate::sink::Keep;
+use crate::sink::file::dir::{PRIVATE, is_file, same};
+use crate::sink::file::{Home, Shared, blocking, lock};
+
+/// Below this many records, writing anew is not worth it.
+const FEW: usize = 64;
+
+/// The journal beside the partial of a [`FileSink`](crate::FileSink), from [`FileSink::journal`](crate::FileSink::journal).
+///
+/// Its file is made by the first [`record`](Journal::record), readable by its owner only. Bounds: 64 MiB; what is
+/// longer is taken for damaged, and what would become longer is written anew first.
+#[derive(Debug)]
+pub struct SidecarJournal {
+    sink: Arc<Shared>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<Open>,
+    /// It was removed: a record that was on its way must not bring it back.
+    removed: bool,
+}
+
+/// The journal at its settled place.
+#[derive(Debug)]
+struct Open {
+    home: Home,
+    /// `None`: nothing was recorded yet.
+    file: Option<File>,
+    /// How long it is as far as it is good.
+    len: u64,
+    /// There is something behind `len` that has to go before the next append.
+    damaged: bool,
+    /// Written anew with this at the next append.
+    rewrite: Option<Saved>,
+}
+
+impl SidecarJournal {
+    pub(crate) fn beside(sink: Arc<Shared>) -> Self {
+        Self { sink, state: Arc::default() }
+    }
+
+    /// What is left in a journal of these bytes: everything before the first line that is damaged. `None` when not even
+    /// the first line is good. Pure; takes at most 64 MiB for good.
+    pub fn parse(bytes: &[u8]) -> Option<Saved> {
+        let scan = scan(bytes);
+        (scan.good > 0).then(|| Saved::replay(&scan.records))
+    }
+}
+
+fn read_bytes(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed shows that it is too long.
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The journal of an earlier run, before anything is settled: read only, and not complained about.
+fn peek(home: &Home) -> Option<Saved> {
+    let file = home.dir.read_file(&home.name).ok()??;
+    SidecarJournal::parse(&read_bytes(&file).ok()?)
+}
+
+fn lines(records: usize) -> usize {
+    records.max(1)
+}
+
+impl Open {
+    /// Opens what is there under the partial's lock, and reads it.
+    fn open(home: Home) -> Result<(Self, Option<Saved>)> {
+        let (dir, name) = (&home.dir, &home.name);
+        if let Some(stat) = dir.stat(name)?
+            && !is_file(&stat)
+        {
+            return Err(dir.not_plain(name, &stat));
+        }
+        let file = match dir.open_file(name, OFlags::RDWR | OFlags::APPEND, Mode::empty()) {
+            Ok(f) => f,
+            Err(Errno::NOENT) => return Ok((Self { home, file: None, len: 0, damaged: false, rewrite: None }, None)),
+            Err(e) => return Err(dir.error("open", name, e.into())),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|e| dir.error("look at", name, e.into()))?;
+        if !is_file(&stat) {
+            return Err(dir.not_plain(name, &stat));
+        }
+        if stat.st_nlink > 1 {
+            return Err(dir.refuse(name, "it is a hard link to another file"));
+        }
+        guard(&home, &file)?;
+        let bytes = read_bytes(&file).map_err(|e| dir.error("read", name, e))?;
+        let Scan { records, good } = scan(&bytes);
+        let saved = (good > 0).then(|| Saved::replay(&records));
+        let rewrite =
+            saved.as_ref().filter(|s| records.len() > FEW && records.len() > 4 * lines(compact(s).len())).cloned();
+        let damaged = good < bytes.len();
+        Ok((Self { home, file: Some(file), len: good as u64, damaged, rewrite }, saved))
+    }
+
+    fn error(&self, op: &'static str, e: io::Error) -> Error {
+        self.home.dir.error(op, &self.home.name, e)
+    }
+
+    fn append(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let mut text = Vec::new();
+        for r in &checkpoint.records {
+            encode(r, &mut text)?;
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        if self.rewrite.is_none() && self.len + text.len() as u64 > MAX_FILE {
+            let (_, saved) = self.reread()?;
+            self.rewrite = Some(saved.unwrap_or_default());
+        }
+        if let Some(saved) = self.rewrite.take() {
+            let done = self.write_anew(&saved, &text, checkpoint.durable);
+            if done.is_err() {
+                self.rewrite = Some(saved);
+            }
+            return done;
+        }
+        let created = self.file.is_none();
+        let file = match self.file.take() {
+            Some(f) => f,
+            None => self.create(&self.home.name)?,
+        };
+        let done = self.write(&file, &text, checkpoint.durable && !created);
+        self.file = Some(file);
+        if created && checkpoint.durable && done.is_ok() {
+            self.file.as_ref().map_or(Ok(()), File::sync_all).map_err(|e| self.error("sync", e))?;
+            self.home.dir.sync()?;
+        }
+        done
+    }
+
+    fn write(&mut self, mut file: &File, text: &[u8], sync: bool) -> Result<()> {
+        if self.damaged {
+            file.set_len(self.len).map_err(|e| self.error("cut", e))?;
+            self.damaged = false;
+        }
+        let whole = if self.len == 0 { [HEADER, text].concat() } else { text.to_vec() };
+        if let Err(e) = file.write_all(&whole) {
+            // A part of it may be there.
+            self.damaged = true;
+            return Err(self.error("write", e));
+        }
+        self.len += whole.len() as u64;
+        if sync { file.sync_data().map_err(|e| self.error("sync", e)) } else { Ok(()) }
+    }
+
+    fn reread(&self) -> Result<(Scan, Option<Saved>)> {
+        let Some(file) = self.home.dir.read_file(&self.home.name)? else { return Ok((Scan::default(), None)) };
+        let bytes = read_bytes(&file).map_err(|e| self.error("read", e))?;
+        let scan = scan(&bytes);
+        let saved = (scan.good > 0).then(|| Saved::replay(&scan.records));
+        Ok((scan, saved))
+    }
+
+    fn create(&self, name: &OsString) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL;
+        let file = self.home.dir.open_file(name, flags, PRIVATE).map_err(|e| self.home.dir.error("create", name, e.into()))?;
+        guard(&self.home, &file)?;
+        Ok(file)
+    }
+
+    /// The same in fewer lines, and what is new behind it, in a new file that takes the old one's place.
+    fn write_anew(&mut self, saved: &Saved, text: &[u8], durable: bool) -> Result<()> {
+        let mut whole = HEADER.to_vec();
+        for r in compact(saved) {
+            encode(&r, &mut whole)?;
+        }
+        whole.extend_from_slice(text);
+        if whole.len() as u64 > MAX_FILE {
+            return Err(Error::new(Kind::NoSpace, "write")
+                .on(self.home.dir.show(&self.home.name))
+                .because("the journal would be longer than 64 MiB"));
+        }
+        let temp = self.temp();
+        // Left by a run that was killed in the middle of this.
+        self.home.dir.unlink(&temp)?;
+        let mut file = self.create(&temp)?;
+        let write = |file: &mut File| {
+            file.write_all(&whole)?;
+            if durable { file.sync_data() } else { Ok(()) }
+        };
+        let done = write(&mut file)
+            .and_then(|()| self.home.dir.rename(&temp, &self.home.name).map_err(io::Error::from))
+            .map_err(|e| self.error("write", e));
+        if done.is_err() {
+            // The old journal stands; the error is the one to report.
+            let _ = self.home.dir.unlink(&temp);
+            return done;
+        }
+        self.file = Some(file);
+        self.len = whole.len() as u64;
+        self.damaged = false;
+        if durable { self.home.dir.sync() } else { Ok(()) }
+    }
+
+    /// A name that is short enough whatever the journal's is.
+    fn temp(&self) -> OsString {
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, self.home.name.as_encoded_bytes());
+        format!(".dlm-{crc:08x}.new").into()
+    }
+
+    /// Removes it, if the name still means the file that was opened.
+    fn remove(&self) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let own = rustix::fs::fstat(file).map_err(|e| self.error("look at", e.into()))?;
+        self.home.dir.unlink(&self.temp())?;
+        match self.home.dir.stat(&self.home.name)? {
+            Some(s) if same(&s, &own) => self.home.dir.unlink(&self.home.name),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Locks the journal itself: a download of many files has no other lock of its own.
+fn guard(home: &Home, file: &File) -> Result<()> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(Error::new(Kind::Busy, "open")
+            .on(home.dir.show(&home.name))
+            .because("another process has this download")),
+        Err(e) => Err(home.dir.error("lock", &home.name, e.into())),
+    }
+}
+
+#[async_trait]
+impl Journal for SidecarJournal {
+    async fn load(&self) -> Result<Option<Saved>> {
+        let (sink, state) = (self.sink.clone(), self.state.clone());
+        blocking(move || {
+            let Some(home) = sink.home() else {
+                return Ok(sink.guess()?.and_then(|home| peek(&home)));
+            };
+            let mut state = lock(&state);
+            // Its lock has to end before it is taken again.
+            state.open = None;
+            let (open, saved) = Open::open(home)?;
+            state.open = Some(open);
+            Ok(saved)
+        })
+        .await
+    }
+
+    async fn record(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let (sink, state, checkpoint) = (self.sink.clone(), self.state.clone(), checkpoint.clone());
+        blocking(move || {
+            let mut state = lock(&state);
+            let cannot = |kind, why: &'static str| Err(Error::new(kind, "write the journal").because(why));
+            if state.removed {
+                return cannot(Kind::Shutdown, "the job has ended");
+            }
+            let Some(home) = sink.home() else {
+                return cannot(Kind::Bug, "no file is prepared, or the job has ended");
+            };
+            let mut open = match state.open.take() {
+                Some(open) => open,
+                None => Open::open(home)?.0,
+            };
+            let done = open.append(&checkpoint);
+            state.open = Some(open);
+            done
+        })
+        .await
+    }
+
+    async fn close(&self, keep: Keep) -> Result<()> {
+        let state = self.state.clone();
+        blocking(move || {
+            let mut state = lock(&state);
+            let open = state.open.take();
+            if keep == Keep::Nothing {
+                state.removed = true;
+                return open.map_or(Ok(()), |o| o.remove());
+            }
+            Ok(())
+        })
+        .await
+    }
+}

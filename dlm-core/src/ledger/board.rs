@@ -1,0 +1,341 @@
+//! The board: the facts of one job, as policies see them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::object::{BindingId, Identity, LeaseId, ObjectId, PartyId, SourceId, Span};
+use crate::source::{AbortCost, Caps, Seek};
+
+use super::meter::Meter;
+use super::ranges::RangeSet;
+
+/// Limits that may change while a job runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most rolling leases at once on one object, over all its bindings; `None`: the policy finds it out.
+    pub connections: Option<u32>,
+    /// Bytes a second from the network; `None`: no limit.
+    pub rate: Option<u64>,
+}
+
+/// One object on the board.
+///
+/// Every byte is in exactly one state: missing, leased, held (accepted, its write not yet returned), written, verified.
+#[derive(Debug)]
+pub struct ObjectView {
+    pub(crate) id: ObjectId,
+    pub(crate) key: Arc<str>,
+    pub(crate) len: Option<u64>,
+    pub(crate) generation: u32,
+    /// Reserved by leases. May overlap `held` where leases race or a lease takes its range in any order.
+    pub(crate) reserved: RangeSet,
+    pub(crate) held: RangeSet,
+    pub(crate) written: RangeSet,
+    pub(crate) verified: RangeSet,
+    /// held, written and verified together.
+    pub(crate) done: RangeSet,
+    /// What is wanted; `None`: all.
+    pub(crate) wanted: Option<RangeSet>,
+    /// Ranges that somebody delivered wrong: each is fetched by one lease alone.
+    pub(crate) disputed: Vec<Dispute>,
+    /// How far beyond the first missing byte work may be given out.
+    pub(crate) window: Option<u64>,
+    /// Nothing may be given out: it starts over, or its place is not prepared yet.
+    pub(crate) closed: bool,
+    /// At most one lease at a time.
+    pub(crate) single: bool,
+    /// The binding whose bytes are in it, where no proof allows bytes of others beside them.
+    pub(crate) primary: Option<BindingId>,
+    /// Bytes of different bindings may stand side by side.
+    pub(crate) mixable: bool,
+    pub(crate) leases: Vec<LeaseId>,
+    pub(crate) bindings: Vec<BindingId>,
+}
+
+/// A range with suspects.
+#[derive(Debug, Clone)]
+pub(crate) struct Dispute {
+    pub(crate) range: Range<u64>,
+    /// Who delivered what to it, and the CRC-32C of that: compared with the right bytes once they are known.
+    pub(crate) runs: Vec<(Range<u64>, PartyId, u32)>,
+}
+
+impl ObjectView {
+    /// Its number.
+    pub fn id(&self) -> ObjectId {
+        self.id
+    }
+    /// Its length in bytes, when it is known.
+    pub fn len(&self) -> Option<u64> {
+        self.len
+    }
+    /// Whether it is known to have no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == Some(0)
+    }
+    /// How often it started over.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+    /// Bytes accepted: held, written or verified.
+    pub fn done(&self) -> &RangeSet {
+        &self.done
+    }
+    /// The first byte that was not accepted.
+    pub fn frontier(&self) -> u64 {
+        self.done.first_missing(0)
+    }
+    /// Nothing may be granted beyond this offset now (ordered output); `u64::MAX` where there is no such limit.
+    pub fn horizon(&self) -> u64 {
+        self.window.map_or(u64::MAX, |w| self.frontier().saturating_add(w))
+    }
+    /// Whether it takes only one lease at a time.
+    pub fn single(&self) -> bool {
+        self.single
+    }
+    /// Its rolling leases and claims, oldest first.
+    pub fn leases(&self) -> &[LeaseId] {
+        &self.leases
+    }
+    /// The bytes of `within` that are missing and reserved by nobody, in order. Endless where the length is unknown:
+    /// the last gap then ends at `u64::MAX`.
+    pub fn gaps(&self, within: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let end = within.end.min(self.len.unwrap_or(u64::MAX));
+        let mut at = within.start;
+        std::iter::from_fn(move || {
+            loop {
+                let mut a = self.done.first_missing(self.reserved.first_missing(at));
+                if let Some(w) = &self.wanted {
+                    a = w.next_from(a)?;
+                }
+                if a == at {
+                    break;
+                }
+                at = a;
+            }
+            if at >= end {
+                return None;
+            }
+            let stop = [self.done.next_from(at), self.reserved.next_from(at), self.wanted.as_ref().map(|w| w.first_missing(at))];
+            let e = stop.into_iter().flatten().fold(end, u64::min);
+            let gap = at..e;
+            at = e;
+            Some(gap)
+        })
+    }
+    /// Whether a byte may be granted.
+    pub fn is_free(&self, at: u64) -> bool {
+        self.len.is_none_or(|l| at < l)
+            && !self.done.contains(at)
+            && !self.reserved.contains(at)
+            && self.wanted.as_ref().is_none_or(|w| w.contains(at))
+    }
+    /// Bytes still to come, when the length is known.
+    pub fn remaining(&self) -> Option<u64> {
+        match &self.wanted {
+            Some(w) => Some(w.covered().saturating_sub(w.iter().map(|r| self.done.within(r).map(|x| x.end - x.start).sum::<u64>()).sum())),
+            None => self.len.map(|l| l.saturating_sub(self.done.covered())),
+        }
+    }
+    pub(crate) fn dispute_at(&self, at: u64) -> Option<&Dispute> {
+        self.disputed.iter().find(|d| d.range.contains(&at))
+    }
+}
+
+/// One binding on the board.
+#[derive(Debug)]
+pub struct BindingView {
+    pub(crate) id: BindingId,
+    pub(crate) source: SourceId,
+    pub(crate) object: ObjectId,
+    pub(crate) window: Span,
+    pub(crate) rank: u32,
+    pub(crate) caps: Caps,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) leases: u32,
+    pub(crate) meter: Meter,
+    pub(crate) parked_until: Option<Instant>,
+    pub(crate) failed: bool,
+    pub(crate) first_at: Option<u64>,
+}
+
+impl BindingView {
+    /// Its number.
+    pub fn id(&self) -> BindingId {
+        self.id
+    }
+    /// Which object it is a source of.
+    pub fn object(&self) -> ObjectId {
+        self.object
+    }
+    /// Which source.
+    pub fn source(&self) -> SourceId {
+        self.source
+    }
+    /// Which part of the object it has.
+    pub fn window(&self) -> Span {
+        self.window
+    }
+    /// Preference: lower first.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+    /// What it can do.
+    pub fn caps(&self) -> Caps {
+        self.caps
+    }
+    /// Leases it has now.
+    pub fn leases(&self) -> u32 {
+        self.leases
+    }
+    /// What one lease of it usually reaches, in bytes a second; `None` before anything was measured.
+    pub fn rate(&self) -> Option<f64> {
+        self.meter.rate()
+    }
+    /// The offset of the answer that is still open from resolving, which the first grant should use.
+    pub fn first_at(&self) -> Option<u64> {
+        self.first_at
+    }
+    /// Whether stopping early costs a connection.
+    pub fn abort_costs(&self) -> bool {
+        self.caps.abort == AbortCost::Connection
+    }
+}
+
+/// One lease on the board.
+#[derive(Debug)]
+pub struct LeaseView {
+    pub(crate) id: LeaseId,
+    pub(crate) binding: BindingId,
+    pub(crate) party: PartyId,
+    pub(crate) object: ObjectId,
+    pub(crate) generation: u32,
+    pub(crate) want: Span,
+    pub(crate) cursor: u64,
+    pub(crate) reserved: Range<u64>,
+    pub(crate) rolling: bool,
+    pub(crate) race_of: Option<LeaseId>,
+    pub(crate) raced: bool,
+    pub(crate) since: Instant,
+    pub(crate) last_put: Instant,
+    pub(crate) bytes: u64,
+    pub(crate) meter: Meter,
+    pub(crate) agreed: bool,
+}
+
+impl LeaseView {
+    /// Its number.
+    pub fn id(&self) -> LeaseId {
+        self.id
+    }
+    /// By which binding.
+    pub fn binding(&self) -> BindingId {
+        self.binding
+    }
+    /// What was requested.
+    pub fn want(&self) -> Span {
+        self.want
+    }
+    /// The next byte it will deliver.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+    /// What is reserved for it.
+    pub fn reserved(&self) -> Range<u64> {
+        self.reserved.clone()
+    }
+    /// Its speed in bytes a second, time spent waiting for ourselves not counted; `None` before the first bytes.
+    pub fn rate(&self) -> Option<f64> {
+        self.meter.rate()
+    }
+    /// For how long it has delivered nothing.
+    pub fn silent(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_put)
+    }
+    /// For how long it has existed.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+    /// Which lease it races.
+    pub fn race_of(&self) -> Option<LeaseId> {
+        self.race_of
+    }
+    /// Whether another lease races it.
+    pub fn raced(&self) -> bool {
+        self.raced
+    }
+    /// Whether it goes through its range in order, reserving only a horizon.
+    pub fn rolling(&self) -> bool {
+        self.rolling
+    }
+}
+
+/// The facts of one job.
+///
+/// Policies look at it; only the ledger changes it. Everything is kept in the order of its number, so that two runs
+/// with the same history look the same.
+#[derive(Debug, Default)]
+pub struct Board {
+    pub(crate) objects: BTreeMap<ObjectId, ObjectView>,
+    pub(crate) bindings: BTreeMap<BindingId, BindingView>,
+    pub(crate) leases: BTreeMap<LeaseId, LeaseView>,
+    /// Objects that a source may find work in: neither finished nor evicted.
+    pub(crate) open: BTreeMap<SourceId, BTreeMap<(ObjectId, BindingId), ()>>,
+    pub(crate) limits: Limits,
+}
+
+impl Board {
+    /// Limits of the job.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+    /// An object.
+    pub fn object(&self, id: ObjectId) -> Option<&ObjectView> {
+        self.objects.get(&id)
+    }
+    /// All objects, in order.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectView> {
+        self.objects.values()
+    }
+    /// A binding.
+    pub fn binding(&self, id: BindingId) -> Option<&BindingView> {
+        self.bindings.get(&id)
+    }
+    /// A lease.
+    pub fn lease(&self, id: LeaseId) -> Option<&LeaseView> {
+        self.leases.get(&id)
+    }
+    /// All leases, oldest first.
+    pub fn leases(&self) -> impl Iterator<Item = &LeaseView> {
+        self.leases.values()
+    }
+    /// The leases of an object, oldest first.
+    pub fn leases_of(&self, object: ObjectId) -> impl Iterator<Item = &LeaseView> {
+        self.objects.get(&object).into_iter().flat_map(|o| o.leases.iter()).filter_map(|l| self.leases.get(l))
+    }
+
+    /// The bindings of a source through which bytes may be asked for now, first object first: not failed, not
+    /// parked, with room for another lease, and allowed beside the bytes that are there.
+    pub fn claimable(&self, source: SourceId, now: Instant) -> impl Iterator<Item = (&BindingView, &ObjectView)> {
+        self.open.get(&source).into_iter().flat_map(|m| m.keys()).filter_map(move |(o, b)| {
+            let (o, b) = (self.objects.get(o)?, self.bindings.get(b)?);
+            self.may_lease(b, o, now).then_some((b, o))
+        })
+    }
+
+    pub(crate) fn may_lease(&self, b: &BindingView, o: &ObjectView, now: Instant) -> bool {
+        let most = if b.identity.is_none() || o.single { 1 } else { b.caps.max_parallel };
+        !b.failed
+            && !o.closed
+            && b.leases < most
+            && !(o.single && !o.leases.is_empty())
+            && b.parked_until.is_none_or(|t| t <= now)
+            && (o.mixable || o.primary.is_none_or(|p| p == b.id))
+            && (b.caps.seek == Seek::Any || b.leases == 0)
+    }
+}

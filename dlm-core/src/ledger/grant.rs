@@ -1,0 +1,317 @@
+//! Grants: asks are answered in turn, and a stale answer of the policy counts as "wait".
+
+use std::ops::Range;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::object::{BindingId, Identity, LeaseId, ObjectId, PartyId, SourceId, Span, Validator};
+use crate::range::Body;
+use crate::sched::{Asker, BoardEvent, Grant, Order};
+use crate::source::Seek;
+
+use super::lease::Seed;
+use super::meter::Meter;
+use super::objects::no_seek;
+use super::{After, LeaseView, State, Waiter};
+
+impl State {
+    /// Answers everybody who waits and can be served now.
+    pub(crate) fn pump(&mut self, now: Instant, after: &mut After) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let mut waiters = std::mem::take(&mut self.waiters);
+        // Parties of one source with one ask get the same answer: it is looked for once.
+        let mut refused: Vec<(SourceId, super::Ask)> = Vec::new();
+        waiters.retain_mut(|w| {
+            let banned = self.parties.get(w.party.0 as usize).is_none_or(|p| p.banned);
+            if self.ended || banned {
+                return answer(w, None, after);
+            }
+            if refused.iter().any(|(s, a)| *s == w.source && *a == w.ask) {
+                return true;
+            }
+            match self.decide(w, now, after) {
+                Decision::Lease(seed) => answer(w, Some(seed), after),
+                Decision::Retire => answer(w, None, after),
+                Decision::Wait => {
+                    refused.push((w.source, w.ask.clone()));
+                    true
+                }
+            }
+        });
+        waiters.append(&mut self.waiters);
+        self.waiters = waiters;
+    }
+
+    pub(crate) fn tick(&mut self, now: Instant, after: &mut After) -> Option<Instant> {
+        let mut orders = Vec::new();
+        let mut next = self.policy.tick(now, &self.board, &mut orders);
+        for order in orders {
+            match order {
+                Order::Revoke(id) => after.cancel.extend(self.tokens.get(&id).cloned()),
+                Order::Reconsider => self.pump(now, after),
+            }
+        }
+        // A binding whose rest is over is served again.
+        let mut woke = false;
+        for b in self.board.bindings.values_mut() {
+            match b.parked_until {
+                Some(t) if t <= now => {
+                    b.parked_until = None;
+                    woke = true;
+                }
+                Some(t) => next = Some(next.map_or(t, |n| n.min(t))),
+                None => {}
+            }
+        }
+        if woke {
+            self.pump(now, after);
+        }
+        next
+    }
+
+    fn decide(&mut self, w: &Waiter, now: Instant, after: &mut After) -> Decision {
+        self.restart_unseekable(w.source, now, after);
+        let mine = |b: BindingId| w.ask.binding.is_none_or(|a| a == b);
+        // An answer that is still open is used first, where it can be.
+        let open: Vec<(BindingId, u64, bool)> = self
+            .board
+            .claimable(w.source, now)
+            .filter(|(b, _)| mine(b.id))
+            .filter_map(|(b, o)| b.first_at.map(|at| (b.id, at, o.is_free(at) && o.dispute_at(at).is_none())))
+            .collect();
+        for (id, at, free) in open {
+            if free {
+                let span = self.span_of_first(id, at);
+                if let Some(seed) = self.lease(w, id, span, None, now) {
+                    return Decision::Lease(seed);
+                }
+            }
+            self.forget_first(id, after);
+        }
+        match self.policy.grant(now, Asker { source: w.source, party: w.party }, &w.ask, &self.board) {
+            Grant::Fetch { binding, span } if mine(binding) && self.may_fetch(w.source, binding, span, now) => {
+                self.lease(w, binding, span, None, now).map_or(Decision::Wait, Decision::Lease)
+            }
+            Grant::Race { of, binding } if mine(binding) && self.may_race(w.source, binding, of, now) => {
+                let span = self.board.leases.get(&of).map(|l| Span { start: l.cursor, end: l.want.end });
+                span.and_then(|s| self.lease(w, binding, s, Some(of), now)).map_or(Decision::Wait, Decision::Lease)
+            }
+            Grant::Retire => Decision::Retire,
+            _ => Decision::Wait,
+        }
+    }
+
+    fn span_of_first(&self, id: BindingId, at: u64) -> Span {
+        let end = self.bindings.get(&id).and_then(|b| b.first.as_ref()).and_then(|f| f.at.end);
+        Span { start: at, end }
+    }
+
+    pub(super) fn forget_first(&mut self, id: BindingId, after: &mut After) {
+        if let Some(b) = self.board.bindings.get_mut(&id) {
+            b.first_at = None;
+        }
+        if let Some(b) = self.bindings.get_mut(&id) {
+            after.garbage.extend(b.first.take());
+        }
+    }
+
+    fn may_fetch(&self, source: SourceId, id: BindingId, span: Span, now: Instant) -> bool {
+        let Some(b) = self.board.bindings.get(&id) else { return false };
+        let Some(o) = self.board.objects.get(&b.object) else { return false };
+        b.source == source
+            && self.board.may_lease(b, o, now)
+            && o.is_free(span.start)
+            && span.start < o.horizon()
+            && b.window.contains(span.start)
+            && !span.is_empty()
+            && (b.caps.seek != Seek::None || span.start == b.window.start)
+    }
+
+    fn may_race(&self, source: SourceId, id: BindingId, of: LeaseId, now: Instant) -> bool {
+        let (Some(b), Some(l)) = (self.board.bindings.get(&id), self.board.leases.get(&of)) else { return false };
+        let Some(o) = self.board.objects.get(&l.object) else { return false };
+        b.source == source
+            && b.object == l.object
+            && self.board.may_lease(b, o, now)
+            && l.rolling
+            && l.race_of.is_none()
+            && !l.raced
+            && o.dispute_at(l.cursor).is_none()
+            && b.window.contains(l.cursor)
+            && b.caps.seek != Seek::None
+    }
+
+    /// Makes the lease. The answers of the policy have been checked.
+    fn lease(&mut self, w: &Waiter, binding: BindingId, span: Span, race_of: Option<LeaseId>, now: Instant) -> Option<Granted> {
+        self.make_lease(w.source, w.party, binding, span, true, race_of, now)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one private constructor for every kind of lease")]
+    fn make_lease(
+        &mut self,
+        source: SourceId,
+        party: PartyId,
+        binding: BindingId,
+        mut span: Span,
+        rolling: bool,
+        race_of: Option<LeaseId>,
+        now: Instant,
+    ) -> Option<Granted> {
+        let b = self.board.bindings.get_mut(&binding)?;
+        let o = self.board.objects.get_mut(&b.object)?;
+        span = span.intersect(&b.window);
+        if let Some(l) = o.len {
+            span = span.intersect(&Span::new(0, l));
+        }
+        if let Some(d) = o.dispute_at(span.start) {
+            // Alone, and all of it, so that the next verdict has one suspect.
+            span = span.intersect(&Span::new(d.range.start, d.range.end));
+        }
+        let reserved = if race_of.is_some() {
+            span.start..span.start
+        } else if rolling && o.dispute_at(span.start).is_none() {
+            let goal = span.start.saturating_add(256 << 10).min(span.to_range().end);
+            let end = o
+                .disputed
+                .iter()
+                .filter(|d| d.range.start > span.start)
+                .map(|d| d.range.start)
+                .chain(o.done.next_from(span.start))
+                .chain(o.reserved.next_from(span.start))
+                .fold(goal, u64::min);
+            span.start..end
+        } else {
+            let whole = span.to_range();
+            let end = if rolling {
+                o.done.next_from(span.start).into_iter().chain(o.reserved.next_from(span.start)).fold(whole.end, u64::min)
+            } else {
+                whole.end
+            };
+            span.start..end
+        };
+        o.reserved.insert(reserved.clone());
+        let id = LeaseId(self.next_lease);
+        self.next_lease += 1;
+        let addressed = b.identity.as_ref().is_some_and(|i| i.validator == Validator::ContentAddressed);
+        let mut meter = Meter::default();
+        if let Some(rate) = b.meter.rate() {
+            meter.mix(rate);
+        }
+        meter.start(now);
+        let view = LeaseView {
+            id,
+            binding,
+            party,
+            object: o.id,
+            generation: o.generation,
+            want: span,
+            cursor: span.start,
+            reserved,
+            rolling,
+            race_of,
+            raced: false,
+            since: now,
+            last_put: now,
+            bytes: 0,
+            meter,
+            agreed: addressed,
+        };
+        o.leases.push(id);
+        b.leases += 1;
+        let held = Identity {
+            len: o.len,
+            validator: b.identity.as_ref().map_or(Validator::Unknown, |i| i.validator.clone()),
+        };
+        let state = self.bindings.get_mut(&binding)?;
+        let first = if b.first_at == Some(span.start) { state.first.take() } else { None };
+        if first.is_some() {
+            b.first_at = None;
+        }
+        let target = state.target.clone();
+        self.board.leases.insert(id, view);
+        if let Some(r) = race_of.and_then(|r| self.board.leases.get_mut(&r)) {
+            r.raced = true;
+        }
+        let token = CancellationToken::new();
+        self.tokens.insert(id, token.clone());
+        self.policy.on_event(now, &BoardEvent::Leased(id), &self.board);
+        let bucket = self.sources.get(source.0 as usize)?.bucket.clone();
+        Some((Seed { id, binding, party, target, span, held, token, bucket }, first))
+    }
+
+    /// A claim of exactly this range. `Err`: never again.
+    pub(super) fn claim_exact(
+        &mut self,
+        source: SourceId,
+        party: PartyId,
+        object: ObjectId,
+        range: Range<u64>,
+        now: Instant,
+        after: &mut After,
+    ) -> Result<Option<Granted>, ()> {
+        let _ = after;
+        if self.ended || self.parties.get(party.0 as usize).is_none_or(|p| p.banned) {
+            return Err(());
+        }
+        let Some(o) = self.board.objects.get(&object) else { return Ok(None) };
+        let span = Span::new(range.start, range.end);
+        let free = range.start < range.end
+            && o.len.is_none_or(|l| range.end <= l)
+            && !o.done.touches(&range)
+            && !o.reserved.touches(&range)
+            && o.wanted.as_ref().is_none_or(|w| w.covers(&range))
+            && range.start < o.horizon();
+        let fits = |b: &BindingId| {
+            self.board.bindings.get(b).is_some_and(|v| {
+                v.source == source
+                    && v.window.contains(range.start)
+                    && v.window.contains(range.end.saturating_sub(1))
+                    && self.board.may_lease(v, o, now)
+            })
+        };
+        let Some(binding) = o.bindings.iter().copied().find(|b| free && fits(b)) else { return Ok(None) };
+        Ok(self.make_lease(source, party, binding, span, false, None, now))
+    }
+
+    /// A binding that can only be read from its first byte, on an object that has some bytes and nobody at work: the
+    /// object starts over, because a part cannot be continued and two answers must not be put together.
+    fn restart_unseekable(&mut self, source: SourceId, now: Instant, after: &mut After) {
+        let stuck: Vec<ObjectId> = self
+            .board
+            .claimable(source, now)
+            .filter(|(b, o)| {
+                no_seek(b.caps.seek)
+                    && o.leases.is_empty()
+                    && !o.done.is_empty()
+                    && o.remaining() != Some(0)
+                    && o.bindings.iter().all(|x| {
+                        self.board.bindings.get(x).is_none_or(|v| v.failed || no_seek(v.caps.seek))
+                    })
+            })
+            .map(|(_, o)| o.id)
+            .collect();
+        for id in stuck {
+            self.restart(id, None, after);
+        }
+    }
+}
+
+/// A lease in the making, with the answer that is still open for it.
+pub(super) type Granted = (Seed, Option<Body>);
+
+enum Decision {
+    Lease(Granted),
+    Wait,
+    Retire,
+}
+
+/// Answers a waiter, which then leaves the queue.
+fn answer(w: &mut Waiter, seed: Option<Granted>, after: &mut After) -> bool {
+    if let Some(tx) = w.tx.take() {
+        after.grants.push((tx, seed));
+    }
+    false
+}

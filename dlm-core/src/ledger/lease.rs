@@ -1,0 +1,318 @@
+//! A lease: the right, and the duty, to deliver some bytes.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Kind, Result};
+use crate::object::{BindingId, Identity, LeaseId, ObjectId, PartyId, Span, Target, Validator};
+use crate::range::Body;
+use crate::source::Caps;
+use crate::throttle::Bucket;
+
+use super::Ledger;
+
+/// What became of delivered bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Put {
+    /// How many of them were taken; the others were not needed.
+    pub taken: u32,
+    /// What to do next.
+    pub next: Next,
+}
+
+/// What a source should do after a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Next {
+    /// Go on.
+    Continue,
+    /// The bytes before this offset are not needed: skip them, by reading over them or by asking anew.
+    From(u64),
+    /// Nothing more of this lease is needed: drop it.
+    Stop,
+}
+
+/// What a lease is made of, before its handle exists.
+#[derive(Debug)]
+pub(crate) struct Seed {
+    pub(crate) id: LeaseId,
+    pub(crate) binding: BindingId,
+    pub(crate) party: PartyId,
+    pub(crate) target: Target,
+    pub(crate) span: Span,
+    pub(crate) held: Identity,
+    pub(crate) token: CancellationToken,
+    pub(crate) bucket: Arc<Bucket>,
+}
+
+/// The right to deliver some bytes of an object.
+///
+/// The order of calls for each answer of the far side: [`agree`](Self::agree) once, then [`ready`](Self::ready) before
+/// each read of the socket, then [`put`](Self::put) with what was read. Dropping a lease, at any moment, gives back what
+/// was not delivered.
+#[derive(Debug)]
+pub struct Lease {
+    ledger: Arc<Ledger>,
+    seed: Seed,
+    /// In a lock only so that a lease may be shared: a body is not `Sync`.
+    first: Mutex<Option<Body>>,
+    over: bool,
+}
+
+impl Lease {
+    pub(crate) fn new(ledger: Arc<Ledger>, seed: Seed, first: Option<Body>) -> Self {
+        Self { ledger, seed, first: Mutex::new(first), over: false }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> LeaseId {
+        self.seed.id
+    }
+    /// By which binding.
+    pub fn binding(&self) -> BindingId {
+        self.seed.binding
+    }
+    /// Whom its bytes are blamed on.
+    pub fn party(&self) -> PartyId {
+        self.seed.party
+    }
+    /// Where the bytes are.
+    pub fn target(&self) -> &Target {
+        &self.seed.target
+    }
+    /// Which object.
+    pub fn object(&self) -> ObjectId {
+        self.seed.target.object
+    }
+    /// What to request.
+    pub fn range(&self) -> Span {
+        self.seed.span
+    }
+    /// What of it is still to be delivered: from the cursor on.
+    pub fn rest(&self) -> Span {
+        let start = self.ledger.with(|s, _| s.board.lease(self.seed.id).map(super::LeaseView::cursor));
+        let end = self.seed.span.end;
+        match start {
+            Some(start) => Span { start: end.map_or(start, |e| start.min(e)), end },
+            None => Span::new(self.seed.span.start, self.seed.span.start),
+        }
+    }
+    /// Which version the bytes that are there belong to, as this binding reported it; `len` is the object's.
+    pub fn held(&self) -> Identity {
+        self.seed.held.clone()
+    }
+    /// The answer that is still open from resolving, if this lease is the one to use it.
+    pub fn first(&mut self) -> Option<Body> {
+        self.first.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Compares an answer's identity with what is held, before its first byte counts. The first answer of a binding
+    /// whose identity is not known sets it.
+    ///
+    /// # Errors
+    /// [`Kind::Changed`]: this answer speaks of another version. The ledger has already decided what follows (the
+    /// binding is dropped, or the object starts over); drop the lease.
+    pub fn agree(&mut self, seen: &Identity) -> Result<()> {
+        let now = Instant::now();
+        let r = self.ledger.with(|s, after| s.agree(self.seed.id, seen, now, after));
+        if r.is_ok() && matches!(self.seed.held.validator, Validator::Unknown) {
+            self.seed.held = seen.clone();
+        }
+        r
+    }
+
+    /// Waits until there is room for another chunk: budget, rate limits, the window of an ordered sink. Call it before
+    /// reading the socket, so that the far side slows down. The lease at the frontier of an ordered object never
+    /// waits for budget.
+    ///
+    /// Returns at once when the lease is revoked; the next [`put`](Self::put) then says so. Cancel-safe.
+    pub async fn ready(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let mut waited = false;
+        while let Some(wait) = self.room(Instant::now()) {
+            waited = true;
+            // Created before the state was looked at again, so that no change in between is missed.
+            let revoked = self.seed.token.cancelled();
+            match wait {
+                // A timer, because a limit may change meanwhile, and then `moved` is notified.
+                Wait::Until(t) => tokio::select! {
+                    biased;
+                    () = revoked => break,
+                    () = self.ledger.moved.notified() => {}
+                    () = tokio::time::sleep_until(t) => {}
+                },
+                Wait::Moved => {
+                    let moved = self.ledger.moved.notified();
+                    tokio::pin!(moved);
+                    moved.as_mut().enable();
+                    if self.room(Instant::now()).is_none() {
+                        continue;
+                    }
+                    tokio::select! {
+                        biased;
+                        () = revoked => break,
+                        () = moved => {}
+                    }
+                }
+                Wait::Budget => {
+                    let freed = self.ledger.budget.freed();
+                    tokio::pin!(freed);
+                    if futures::poll!(freed.as_mut()).is_ready() || self.room(Instant::now()).is_none() {
+                        continue;
+                    }
+                    // Whoever waits for budget writes what is gathered: otherwise all could wait for each other.
+                    self.ledger.flush_all();
+                    tokio::select! {
+                        biased;
+                        () = revoked => break,
+                        () = freed => {}
+                        () = self.ledger.moved.notified() => {}
+                    }
+                }
+            }
+        }
+        if waited {
+            let pause = began.elapsed();
+            self.ledger.with(|s, _| s.waited(self.seed.id, pause));
+        }
+        Ok(())
+    }
+
+    fn room(&self, now: Instant) -> Option<Wait> {
+        if self.seed.token.is_cancelled() {
+            return None;
+        }
+        let [engine, job] = &self.ledger.buckets;
+        if let Some(t) = [engine, job, &self.seed.bucket].into_iter().filter_map(|b| b.ready_at(now)).max() {
+            return Some(Wait::Until(t));
+        }
+        let ordered = self.ledger.caps.order == crate::sink::Order::Next;
+        if ordered {
+            match self.ledger.with(|s, _| s.place_in_order(self.seed.id)) {
+                Place::AtFrontier => return None,
+                Place::InWindow => {}
+                Place::Beyond => return Some(Wait::Moved),
+            }
+        }
+        (!self.ledger.budget.has_room()).then_some(Wait::Budget)
+    }
+
+    /// Delivers bytes of the object that begin at `at`. Takes what is needed of them and never waits: call
+    /// [`ready`](Self::ready) before reading.
+    ///
+    /// # Errors
+    /// [`Kind::Bug`] when [`agree`](Self::agree) was not called for this answer.
+    pub fn put(&mut self, at: u64, data: Bytes) -> Result<Put> {
+        let now = Instant::now();
+        let len = data.len() as u64;
+        for b in self.ledger.buckets.iter().chain([&self.seed.bucket]) {
+            b.charge(len, now);
+        }
+        if self.seed.token.is_cancelled() {
+            return Ok(Put { taken: 0, next: Next::Stop });
+        }
+        let budget = self.ledger.budget.clone();
+        let caps = self.ledger.caps;
+        self.ledger.with(|s, after| s.put(self.seed.id, at, data, now, &budget, caps, after))
+    }
+
+    /// Resolves when the lease is taken back: others have its bytes, the policy wants it, the job stops.
+    pub fn revoked(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.seed.token.clone().cancelled_owned()
+    }
+
+    /// A new answer begins: its identity has to be compared first.
+    pub fn reopen(&mut self) {
+        self.ledger.with(|s, _| s.reopen(self.seed.id));
+    }
+
+    /// This binding turned out to be able to do less.
+    pub fn downgrade(&self, caps: Caps) {
+        let now = Instant::now();
+        self.ledger.with(|s, after| s.downgrade(self.seed.binding, caps, now, after));
+    }
+
+    /// The answer said that the object ends at `len`, by ending there.
+    ///
+    /// # Errors
+    /// [`Kind::Changed`] when another length is known.
+    pub fn end_of_object(mut self, len: u64) -> Result<()> {
+        let r = self.ledger.with(|s, after| s.end_of_object(self.seed.id, len, after));
+        self.close();
+        r
+    }
+
+    /// The answer failed in a way that may pass. The ledger counts it as a try without progress unless there was
+    /// some, and either lets the binding rest for a while or gives it up. A refusal while other leases of the binding
+    /// work only lowers their number.
+    pub fn setback(mut self, error: &Error) {
+        let now = Instant::now();
+        let (id, binding) = (self.seed.id, self.seed.binding);
+        self.ledger.with(|s, after| s.setback(id, binding, error, now, after));
+        self.close();
+    }
+
+    /// This object by this binding: not again in this job.
+    pub fn fail(mut self, error: Error) {
+        let now = Instant::now();
+        self.ledger.with(|s, after| s.fail_binding(self.seed.binding, error, now, after));
+        self.close();
+    }
+
+    /// Reads up to `max` of the bytes just before `at` that are held already, to compare them with what an answer
+    /// sends again. Empty where there are none, or where the sink cannot be read.
+    pub async fn before(&self, at: u64, max: u64) -> Bytes {
+        if !self.ledger.caps.readable {
+            return Bytes::new();
+        }
+        let object = self.object();
+        self.ledger.flush_all();
+        let range = self.ledger.with(|s, _| s.written_before(object, at, max));
+        match range {
+            Some(r) if r.start < r.end => self.ledger.sink.read(object, r).await.unwrap_or_default(),
+            _ => Bytes::new(),
+        }
+    }
+
+    /// The answer's bytes do not fit what is held although its identity agrees: another version.
+    pub fn contradict(mut self, error: Error) {
+        let now = Instant::now();
+        self.ledger.with(|s, after| s.changed(self.seed.binding, error, now, after));
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if !std::mem::replace(&mut self.over, true) {
+            let now = Instant::now();
+            self.ledger.with(|s, after| s.release(self.seed.id, now, after));
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+enum Wait {
+    Until(Instant),
+    Moved,
+    Budget,
+}
+
+/// Where a lease stands when the sink takes only the next bytes.
+pub(crate) enum Place {
+    AtFrontier,
+    InWindow,
+    Beyond,
+}
+
+pub(crate) fn unagreed() -> Error {
+    Error::new(Kind::Bug, "deliver bytes").because("the answer's identity was not compared first")
+}

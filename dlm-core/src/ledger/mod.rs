@@ -1,0 +1,340 @@
+//! The ledger: one lock a job, and the state machine of every byte.
+//!
+//! A byte is missing, leased, *held* (accepted: the job's, in memory or being written), written, or verified. Sources
+//! reach it through [`Work`] and [`Lease`]; the engine's driver does what takes time (journal, truncation, reading
+//! back) outside the lock. Under the lock run only the policy and [`Proof::piece_at`](crate::Proof::piece_at);
+//! everything that could block, wake much or call foreign code is collected in [`After`] and done once it is released.
+//!
+//! Until its write has returned, an accepted byte belongs to the job: not to the lease, not to the source. No verdict,
+//! restart or drop touches it sooner, and two writes of one range are never in flight.
+
+mod accept;
+mod board;
+mod grant;
+mod judge;
+mod lease;
+mod meter;
+mod objects;
+mod ranges;
+mod setback;
+mod work;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Discovery;
+use crate::budget::Budget;
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::journal::Claim as JournalClaim;
+use crate::object::{BindingId, LeaseId, ObjectId, PartyId, SourceId, Target};
+use crate::range::Body;
+use crate::retry::Backoff;
+use crate::sched::Scheduler;
+use crate::sink::{Sink, SinkCaps};
+use crate::source::SourceInfo;
+use crate::throttle::Bucket;
+
+pub use board::{BindingView, Board, LeaseView, Limits, ObjectView};
+pub use lease::{Lease, Next, Put};
+pub use ranges::RangeSet;
+pub use work::{Ask, Claim, Discovering, News, NewsItem, Work};
+
+pub(crate) use board::Dispute;
+pub(crate) use judge::Conclusion;
+pub(crate) use objects::ObjectState;
+pub(crate) use work::Waiter;
+#[cfg(test)]
+pub(crate) use write::crc32c;
+
+/// How long gathered bytes may wait for company before they are written.
+pub(crate) const GATHER: Duration = Duration::from_millis(25);
+
+/// Where hashing runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compute {
+    /// On the runtime's blocking threads.
+    Blocking,
+    /// Where it is asked for: in a simulator, where threads would make runs differ.
+    Inline,
+}
+
+impl Compute {
+    pub(crate) async fn run<R: Send + 'static>(self, f: impl FnOnce() -> R + Send + 'static) -> Result<R, Error> {
+        match self {
+            Self::Inline => Ok(f()),
+            Self::Blocking => tokio::task::spawn_blocking(f)
+                .await
+                .map_err(|e| Error::new(crate::Kind::Bug, "compute").because("a worker thread failed").caused_by(e)),
+        }
+    }
+}
+
+/// What a ledger is made with.
+pub(crate) struct Parts {
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) policy: Box<dyn Scheduler>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) buckets: [Arc<Bucket>; 2],
+    pub(crate) limits: Limits,
+    pub(crate) retries: u32,
+    pub(crate) max_pause: Duration,
+    pub(crate) stop: CancellationToken,
+    pub(crate) compute: Compute,
+    pub(crate) found: mpsc::Sender<(SourceId, Discovery)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    state: Mutex<State>,
+    /// Something for the driver to look at.
+    pub(crate) driver: Notify,
+    /// An ordered frontier moved, or somebody has to look again.
+    moved: Notify,
+    pub(crate) budget: Arc<Budget>,
+    buckets: [Arc<Bucket>; 2],
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) caps: SinkCaps,
+    limits: watch::Sender<Limits>,
+    news: broadcast::Sender<NewsItem>,
+    pub(crate) stop: CancellationToken,
+    compute: Compute,
+    found: mpsc::Sender<(SourceId, Discovery)>,
+    retries: u32,
+    max_pause: Duration,
+    runtime: tokio::runtime::Handle,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) board: Board,
+    policy: Box<dyn Scheduler>,
+    pub(crate) objects: BTreeMap<ObjectId, ObjectState>,
+    pub(crate) bindings: BTreeMap<BindingId, BindingState>,
+    tokens: BTreeMap<LeaseId, CancellationToken>,
+    pub(crate) parties: Vec<Party>,
+    pub(crate) sources: Vec<SourceState>,
+    waiters: Vec<Waiter>,
+    next_lease: u64,
+    next_waiter: u64,
+    next_binding: u32,
+    /// Guards and resolve streams that may still find something.
+    pub(crate) discovering: u32,
+    /// No claim is served any more.
+    pub(crate) ended: bool,
+    /// What ended the job.
+    pub(crate) fatal: Option<Error>,
+    /// Written and not yet in the journal.
+    pub(crate) dirty: Vec<Dirty>,
+    pub(crate) dirty_bytes: u64,
+    /// Wrong, to be journaled before it may be granted again.
+    pub(crate) retract: Vec<(ObjectId, u32, std::ops::Range<u64>)>,
+    /// Writes, hashes and read-backs that run.
+    pub(crate) running: u32,
+    pub(crate) received: u64,
+    pub(crate) duplicate: u64,
+    /// For the driver to publish.
+    pub(crate) events: Vec<EventKind>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Dirty {
+    pub(crate) object: ObjectId,
+    pub(crate) generation: u32,
+    pub(crate) claim: JournalClaim,
+}
+
+#[derive(Debug)]
+pub(crate) struct BindingState {
+    pub(crate) target: Target,
+    pub(crate) first: Option<Body>,
+    backoff: Backoff,
+    /// How much the object had when the last failure was counted.
+    mark: u64,
+    pub(crate) error: Option<Error>,
+}
+
+/// The unit of blame.
+#[derive(Debug)]
+pub(crate) struct Party {
+    pub(crate) label: Arc<str>,
+    pub(crate) source: SourceId,
+    pub(crate) banned: bool,
+    pub(crate) strikes: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct SourceState {
+    pub(crate) info: SourceInfo,
+    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) bytes: u64,
+    pub(crate) error: Option<Error>,
+}
+
+/// What is done once the lock is released.
+#[derive(Default)]
+pub(crate) struct After {
+    writes: Vec<write::WriteJob>,
+    checks: Vec<judge::Check>,
+    grants: Vec<(oneshot::Sender<Claim>, Option<(lease::Seed, Option<Body>)>)>,
+    garbage: Vec<Body>,
+    cancel: Vec<CancellationToken>,
+    news: Vec<NewsItem>,
+    wake_driver: bool,
+    wake_moved: bool,
+}
+
+impl After {
+    pub(crate) fn wake_driver(&mut self) {
+        self.wake_driver = true;
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let caps = parts.sink.caps();
+        Arc::new(Self {
+            state: Mutex::new(State {
+                board: Board { limits: parts.limits, ..Board::default() },
+                policy: parts.policy,
+                objects: BTreeMap::new(),
+                bindings: BTreeMap::new(),
+                tokens: BTreeMap::new(),
+                parties: Vec::new(),
+                sources: Vec::new(),
+                waiters: Vec::new(),
+                next_lease: 0,
+                next_waiter: 0,
+                next_binding: 0,
+                discovering: 0,
+                ended: false,
+                fatal: None,
+                dirty: Vec::new(),
+                dirty_bytes: 0,
+                retract: Vec::new(),
+                running: 0,
+                received: 0,
+                duplicate: 0,
+                events: Vec::new(),
+            }),
+            driver: Notify::new(),
+            moved: Notify::new(),
+            budget: parts.budget,
+            buckets: parts.buckets,
+            sink: parts.sink,
+            caps,
+            limits: watch::Sender::new(parts.limits),
+            news: broadcast::Sender::new(256),
+            stop: parts.stop,
+            compute: parts.compute,
+            found: parts.found,
+            retries: parts.retries,
+            max_pause: parts.max_pause,
+            runtime: tokio::runtime::Handle::current(),
+        })
+    }
+
+    /// Runs `f` under the lock, and afterwards what it asked for.
+    pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut State, &mut After) -> R) -> R {
+        let mut after = After::default();
+        let result = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = f(&mut state, &mut after);
+            state.running += (after.writes.len() + after.checks.len()) as u32;
+            result
+        };
+        self.finish(after);
+        result
+    }
+
+    fn finish(self: &Arc<Self>, after: After) {
+        for job in after.writes {
+            self.runtime.spawn(self.clone().write(job));
+        }
+        for check in after.checks {
+            self.runtime.spawn(self.clone().check(check));
+        }
+        for (tx, seed) in after.grants {
+            let claim = match seed {
+                Some((seed, first)) => Claim::Lease(Lease::new(self.clone(), seed, first)),
+                None => Claim::Retire,
+            };
+            // A grant to a claim that was dropped comes back here, and dropping the lease returns its range.
+            let _ = tx.send(claim);
+        }
+        for token in after.cancel {
+            token.cancel();
+        }
+        for item in after.news {
+            // Nobody listening is no error.
+            let _ = self.news.send(item);
+        }
+        if after.wake_moved {
+            self.moved.notify_waiters();
+        }
+        if after.wake_driver {
+            self.driver.notify_one();
+        }
+    }
+
+    /// Changes the limits of the running job.
+    pub(crate) fn set_limits(self: &Arc<Self>, limits: Limits) {
+        self.buckets[1].set_rate(limits.rate);
+        self.limits.send_replace(limits);
+        let now = Instant::now();
+        self.with(|s, after| {
+            s.board.limits = limits;
+            s.pump(now, after);
+        });
+        self.moved.notify_waiters();
+    }
+
+    /// No claim is served any more; every lease is revoked, everything gathered is written.
+    pub(crate) fn end(self: &Arc<Self>) {
+        let now = Instant::now();
+        self.with(|s, after| {
+            s.ended = true;
+            after.cancel.extend(s.tokens.values().cloned());
+            s.pump(now, after);
+            let ids: Vec<_> = s.objects.keys().copied().collect();
+            ids.into_iter().for_each(|o| s.flush(o, None, self.caps, after));
+            after.wake_moved = true;
+        });
+    }
+}
+
+impl State {
+    /// The first error that ends the job wins.
+    pub(crate) fn fail_job(&mut self, error: Error, after: &mut After) {
+        self.fatal.get_or_insert(error);
+        after.wake_driver = true;
+    }
+
+    /// Objects with bytes to come.
+    pub(crate) fn unfinished(&self) -> bool {
+        self.objects.values().any(|o| !o.complete)
+    }
+
+    pub(crate) fn sources_of(&self, object: ObjectId) -> BTreeSet<BindingId> {
+        self.board
+            .objects
+            .get(&object)
+            .map(|o| o.bindings.iter().copied().filter(|b| self.board.bindings.get(b).is_some_and(|v| !v.failed)).collect())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn revoke_all(&self, object: ObjectId, after: &mut After) {
+        let leases = self.board.objects.get(&object).into_iter().flat_map(|o| &o.leases);
+        after.cancel.extend(leases.filter_map(|l| self.tokens.get(l)).cloned());
+    }
+
+    fn label(&self, party: PartyId) -> Arc<str> {
+        self.parties.get(party.0 as usize).map_or_else(|| "?".into(), |p| p.label.clone())
+    }
+}

@@ -1,0 +1,331 @@
+//! What the ledger knows of an object beyond what policies see; objects, files, bindings and evidence as they are found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::backend::Binding;
+use crate::budget::Permit;
+use crate::error::{Error, Kind, Result};
+use crate::event::EventKind;
+use crate::object::{BindingId, Evidence, Identity, ObjectId, ObjectSpec, PartyId, SourceId, Span, Trust, Validator};
+use crate::sink::{Order, SinkCaps};
+use crate::source::{Seek, SourceInfo};
+use crate::throttle::Bucket;
+
+use super::judge::{Judge, Judgement};
+use super::meter::Meter;
+use super::ranges::RangeMap;
+use super::{After, BindingState, BindingView, Ledger, ObjectView, Party, RangeSet, SourceState, State};
+use crate::retry::Backoff;
+
+/// Bytes gathered for one write.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) bufs: Vec<Bytes>,
+    pub(crate) len: u64,
+    pub(crate) since: Instant,
+    pub(crate) permit: Permit,
+}
+
+/// An object that starts over.
+#[derive(Debug, Clone)]
+pub(crate) enum Restart {
+    No,
+    /// Leases are being revoked and writes return.
+    Draining,
+    /// The driver journals and truncates.
+    Emptying,
+}
+
+#[derive(Debug)]
+pub(crate) struct ObjectState {
+    /// Gathered, by first offset; neighbours are one.
+    pub(crate) pending: BTreeMap<u64, Segment>,
+    /// Who delivered what.
+    pub(crate) origin: RangeMap<PartyId>,
+    pub(crate) judge: Judge,
+    /// Pieces being checked.
+    pub(crate) checking: RangeSet,
+    /// The next byte of an ordered sink, and whether a write of it runs.
+    pub(crate) next_out: u64,
+    pub(crate) out_busy: bool,
+    pub(crate) restart: Restart,
+    /// Times it started over because the source changed.
+    pub(crate) changes: u32,
+    /// Times the whole digest did not match.
+    pub(crate) mismatches: u32,
+    /// The most bytes it ever had: what counts as progress.
+    pub(crate) best: u64,
+    pub(crate) prepared: bool,
+    pub(crate) complete: bool,
+    /// The length the sink was told.
+    pub(crate) told_len: Option<u64>,
+    pub(crate) resumed: u64,
+}
+
+impl ObjectState {
+    pub(crate) fn has_pieces(&self) -> bool {
+        self.judge.has_pieces()
+    }
+
+    /// Forgets what is gathered of a range.
+    pub(crate) fn drop_pending(&mut self, r: &std::ops::Range<u64>) {
+        let starts: Vec<u64> = self.pending.range(..r.end).filter(|(s, seg)| **s + seg.len > r.start).map(|(s, _)| *s).collect();
+        for start in starts {
+            let Some(mut seg) = self.pending.remove(&start) else { continue };
+            let (bufs, since) = (std::mem::take(&mut seg.bufs), seg.since);
+            for (at, part) in super::write::outside(bufs, start, r) {
+                let len = part.iter().map(|b| b.len() as u64).sum();
+                let permit = seg.permit.split(len);
+                self.pending.insert(at, Segment { bufs: part, len, since, permit });
+            }
+        }
+    }
+}
+
+impl State {
+    /// A source of this job; the same one if it was seen.
+    pub(crate) fn add_source(&mut self, info: SourceInfo, bucket: Arc<Bucket>) -> SourceId {
+        let id = SourceId(self.sources.len() as u32);
+        self.parties.push(Party { label: info.label.clone(), source: id, banned: false, strikes: 0 });
+        self.sources.push(SourceState { info, bucket, bytes: 0, error: None });
+        id
+    }
+
+    pub(crate) fn add_object(&mut self, spec: &ObjectSpec, window: Option<u64>, pieces_readable: bool) -> Result<()> {
+        if self.objects.contains_key(&spec.id) {
+            return Err(Error::new(Kind::Bug, "add an object").because("its number is taken"));
+        }
+        self.board.objects.insert(
+            spec.id,
+            ObjectView {
+                id: spec.id,
+                key: spec.key.clone(),
+                len: spec.len,
+                generation: 0,
+                reserved: RangeSet::new(),
+                held: RangeSet::new(),
+                written: RangeSet::new(),
+                verified: RangeSet::new(),
+                done: RangeSet::new(),
+                wanted: None,
+                disputed: Vec::new(),
+                window,
+                closed: true,
+                single: false,
+                primary: None,
+                mixable: false,
+                leases: Vec::new(),
+                bindings: Vec::new(),
+            },
+        );
+        self.objects.insert(
+            spec.id,
+            ObjectState {
+                pending: BTreeMap::new(),
+                origin: RangeMap::new(),
+                judge: Judge::new(pieces_readable),
+                checking: RangeSet::new(),
+                next_out: 0,
+                out_busy: false,
+                restart: Restart::No,
+                changes: 0,
+                mismatches: 0,
+                best: 0,
+                prepared: false,
+                complete: false,
+                told_len: None,
+                resumed: 0,
+            },
+        );
+        Ok(())
+    }
+
+    /// The object's place is there: work may be given out.
+    pub(crate) fn open_object(&mut self, id: ObjectId, now: Instant, after: &mut After) {
+        if let Some(o) = self.objects.get_mut(&id) {
+            o.prepared = true;
+        }
+        self.reopen_object(id);
+        self.settle(id, after);
+        self.pump(now, after);
+    }
+
+    pub(crate) fn reopen_object(&mut self, id: ObjectId) {
+        if let (Some(s), Some(v)) = (self.objects.get(&id), self.board.objects.get_mut(&id)) {
+            v.closed = !s.prepared || s.complete || !matches!(s.restart, Restart::No);
+        }
+    }
+
+    pub(crate) fn add_binding(
+        &mut self,
+        source: SourceId,
+        binding: Binding,
+        retries: u32,
+        max_pause: std::time::Duration,
+        after: &mut After,
+    ) -> Result<BindingId> {
+        let object = binding.target.object;
+        let Some(v) = self.board.objects.get_mut(&object) else {
+            return Err(Error::new(Kind::Bug, "add a source of an object").because("the object is unknown"));
+        };
+        let id = BindingId(self.next_binding);
+        self.next_binding += 1;
+        let whole = binding.target.window == Span::ALL;
+        if let (true, Some(have), Some(says)) = (whole, v.len, binding.identity.len)
+            && have != says
+        {
+            let error = Error::new(Kind::Changed, "use the source")
+                .on(&binding.target.remote)
+                .because(format_args!("it has {says} bytes where {have} are expected"));
+            after.garbage.extend(binding.first);
+            if let Some(s) = self.sources.get_mut(source.0 as usize) {
+                s.error.get_or_insert(error.clone());
+            }
+            return Err(error);
+        }
+        if v.len.is_none() && whole {
+            v.len = binding.identity.len;
+        }
+        let known = binding.identity.validator != Validator::Unknown || binding.identity.len.is_some() || binding.first.is_some();
+        v.bindings.push(id);
+        let view = BindingView {
+            id,
+            source,
+            object,
+            window: binding.target.window,
+            rank: binding.target.rank,
+            caps: binding.caps,
+            identity: known.then(|| binding.identity.clone()),
+            leases: 0,
+            meter: Meter::default(),
+            parked_until: None,
+            failed: false,
+            first_at: binding.first.as_ref().map(|b| b.at.start),
+        };
+        self.board.open.entry(source).or_default().insert((object, id), ());
+        self.board.bindings.insert(id, view);
+        let seed = u64::from(id.0) << 32 | u64::from(object.0);
+        self.bindings.insert(
+            id,
+            BindingState {
+                target: binding.target,
+                first: binding.first,
+                backoff: Backoff::new(retries, max_pause, seed),
+                mark: 0,
+                error: None,
+            },
+        );
+        self.note_validator(object, &binding.identity);
+        self.remix(object);
+        after.wake_driver = true;
+        Ok(id)
+    }
+
+    /// Bytes of a source that says nothing of its version come over one connection, so that they are of one version.
+    pub(crate) fn note_validator(&mut self, object: ObjectId, identity: &Identity) {
+        if identity.validator == Validator::Unknown
+            && !self.objects.get(&object).is_some_and(|o| o.judge.mixes())
+            && let Some(v) = self.board.objects.get_mut(&object)
+        {
+            v.single = true;
+        }
+    }
+
+    /// Decides again whether bytes of different bindings may stand side by side.
+    pub(crate) fn remix(&mut self, object: ObjectId) {
+        let Some(s) = self.objects.get(&object) else { return };
+        let proven = s.judge.mixes();
+        let alive: Vec<_> = self.sources_of(object).into_iter().filter_map(|b| self.board.bindings.get(&b)).collect();
+        let strong = |i: &Identity| match &i.validator {
+            Validator::Strong(t) => Some((i.len, t.clone())),
+            _ => None,
+        };
+        let first = alive.first().and_then(|b| b.identity.as_ref()).and_then(strong);
+        let same = first.is_some() && alive.iter().all(|b| b.identity.as_ref().and_then(strong) == first);
+        if let Some(v) = self.board.objects.get_mut(&object) {
+            v.mixable = proven || same;
+        }
+    }
+
+    pub(crate) fn add_evidence(&mut self, object: ObjectId, what: Evidence, trust: Trust, author: Option<SourceId>, after: &mut After) {
+        let Some(s) = self.objects.get_mut(&object) else { return };
+        match what {
+            Evidence::Digest(d) => s.judge.add_digest(Judgement { what: d, trust, author }),
+            Evidence::Pieces { window, proof } => s.judge.add_pieces(Judgement { what: (window, proof), trust, author }),
+        }
+        self.remix(object);
+        let all = 0..u64::MAX;
+        self.judge_written(object, &all, after);
+        after.wake_driver = true;
+    }
+
+    /// Claims of an earlier run that were found good.
+    pub(crate) fn restore(&mut self, object: ObjectId, good: &RangeSet, generation: u32) {
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get_mut(&object)) else { return };
+        v.generation = generation;
+        for r in good.iter() {
+            v.written.insert(r.clone());
+            v.done.insert(r);
+        }
+        s.best = v.done.covered();
+        s.resumed = good.covered();
+    }
+
+    /// Takes gathered bytes out to be written: those older than `before`, or all.
+    pub(crate) fn flush(&mut self, object: ObjectId, before: Option<Instant>, caps: SinkCaps, after: &mut After) {
+        if caps.order == Order::Next {
+            self.flush_ordered(object, after);
+            return;
+        }
+        let Some(s) = self.objects.get_mut(&object) else { return };
+        let due: Vec<u64> =
+            s.pending.iter().filter(|(_, seg)| before.is_none_or(|t| seg.since <= t)).map(|(at, _)| *at).collect();
+        for at in due {
+            self.write_out(object, at, after);
+        }
+    }
+
+    /// What the driver publishes and acts on once nothing of an object is missing.
+    pub(crate) fn settle(&mut self, id: ObjectId, after: &mut After) {
+        let (Some(s), Some(v)) = (self.objects.get_mut(&id), self.board.objects.get(&id)) else { return };
+        if !s.complete && v.len.is_some_and(|l| v.done.covers(&(0..l))) {
+            after.wake_driver = true;
+        }
+    }
+
+    pub(crate) fn say(&mut self, event: EventKind, after: &mut After) {
+        if self.events.len() < 1024 {
+            self.events.push(event);
+        }
+        after.wake_driver = true;
+    }
+}
+
+impl Ledger {
+    /// Writes everything that is gathered.
+    pub(crate) fn flush_all(self: &Arc<Self>) {
+        self.flush_older(None);
+    }
+
+    /// Writes what was gathered before that moment.
+    pub(crate) fn flush_older(self: &Arc<Self>, before: Option<Instant>) {
+        let caps = self.caps;
+        self.with(|s, after| {
+            let ids: Vec<_> = s.objects.iter().filter(|(_, o)| !o.pending.is_empty()).map(|(id, _)| *id).collect();
+            ids.into_iter().for_each(|id| s.flush(id, before, caps, after));
+        });
+    }
+
+    pub(crate) fn retries(&self) -> (u32, std::time::Duration) {
+        (self.retries, self.max_pause)
+    }
+}
+
+/// Whether a source can only be read from the beginning.
+pub(crate) fn no_seek(seek: Seek) -> bool {
+    seek == Seek::None
+}

@@ -1,0 +1,186 @@
+//! Locators: the only gate for addresses. A locator never prints its secrets.
+
+use std::fmt;
+use std::str::FromStr;
+
+use url::Url;
+
+use crate::error::{Error, Kind, Result};
+
+/// The longest locator accepted, in bytes.
+const MAX: usize = 64 * 1024;
+
+/// The address of something to download.
+///
+/// It is parsed once, by the rules of the URL standard, and then trusted. [`Display`](fmt::Display) and
+/// [`Debug`](fmt::Debug) show it without its password and with the values of its query masked, because signed
+/// queries are secrets too; [`Locator::reveal`] gives the whole.
+///
+/// ```
+/// let l: dlm_core::Locator = "http://me:pw@host/f?sig=abc".parse().unwrap();
+/// assert_eq!(l.to_string(), "http://***@host/f?sig=***");
+/// assert_eq!(l.reveal().as_str(), "http://me:pw@host/f?sig=abc");
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Locator(Url);
+
+impl Locator {
+    /// Takes a URL that was already parsed.
+    pub fn from_url(url: Url) -> Self {
+        Self(url)
+    }
+
+    /// The whole address, secrets included: for the request itself, and for nothing that is kept or shown.
+    pub fn reveal(&self) -> &Url {
+        &self.0
+    }
+
+    /// The scheme in lower case, without the colon.
+    pub fn scheme(&self) -> &str {
+        self.0.scheme()
+    }
+
+    /// The host, when the scheme has one.
+    pub fn host(&self) -> Option<&str> {
+        self.0.host_str()
+    }
+
+    /// Resolves a reference found in a document or an answer of this locator (RFC 3986, section 5). Credentials of
+    /// this locator do not travel into the result.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when the result is no URL.
+    pub fn join(&self, reference: &str) -> Result<Self> {
+        let wrong = |why: &dyn fmt::Display| Error::new(Kind::Invalid, "follow the reference").on(self).because(why);
+        if reference.len() > MAX {
+            return Err(wrong(&"it is too long"));
+        }
+        if reference.chars().any(char::is_control) {
+            return Err(wrong(&"it holds control characters"));
+        }
+        let mut base = self.0.clone();
+        // A `cannot-be-a-base` URL has no userinfo to remove.
+        let _ = base.set_username("");
+        let _ = base.set_password(None);
+        base.join(reference).map(Self).map_err(|e| wrong(&e))
+    }
+
+    /// Whether both have the same scheme, host and port: what secrets are bound to.
+    pub fn same_origin(&self, other: &Self) -> bool {
+        self.0.scheme() == other.0.scheme()
+            && self.0.host() == other.0.host()
+            && self.0.port_or_known_default() == other.0.port_or_known_default()
+            && self.0.has_host()
+    }
+
+    /// The last component of the path, percent-decoded; it still has to become a [`RelPath`](crate::RelPath).
+    pub fn file_name(&self) -> Option<String> {
+        let last = self.0.path_segments()?.next_back()?;
+        if last.is_empty() {
+            return None;
+        }
+        Some(percent_encoding::percent_decode_str(last).decode_utf8_lossy().into_owned())
+    }
+}
+
+impl FromStr for Locator {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let wrong = |why: &dyn fmt::Display| {
+            Error::new(Kind::Invalid, "understand the locator").because(why).advise("write a full address, such as https://host/path")
+        };
+        if s.len() > MAX {
+            return Err(wrong(&format_args!("it is longer than {MAX} bytes")));
+        }
+        // The URL standard silently removes tabs and line ends; a locator that has them was not meant.
+        if s.chars().any(|c| c.is_control()) {
+            return Err(wrong(&"it holds control characters"));
+        }
+        let url = Url::parse(s).map_err(|e| match e {
+            url::ParseError::RelativeUrlWithoutBase => wrong(&format_args!("{s:?} has no scheme")),
+            e => wrong(&e),
+        })?;
+        Ok(Self(url))
+    }
+}
+
+impl fmt::Display for Locator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let u = &self.0;
+        write!(f, "{}:", u.scheme())?;
+        if let Some(h) = u.host_str() {
+            f.write_str("//")?;
+            if !u.username().is_empty() || u.password().is_some() {
+                f.write_str("***@")?;
+            }
+            f.write_str(h)?;
+            if let Some(p) = u.port() {
+                write!(f, ":{p}")?;
+            }
+        } else if u.scheme() == "file" {
+            f.write_str("//")?;
+        }
+        f.write_str(u.path())?;
+        if let Some(q) = u.query() {
+            let mut mark = '?';
+            for pair in q.split('&') {
+                f.write_str(mark.encode_utf8(&mut [0; 4]))?;
+                mark = '&';
+                match pair.split_once('=') {
+                    Some((k, _)) => write!(f, "{k}=***")?,
+                    None => f.write_str("***")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Locator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Locator({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn l(s: &str) -> Locator {
+        s.parse().unwrap()
+    }
+
+    #[test]
+    fn prints_no_secret() {
+        for (s, shown) in [
+            ("https://u:p@h:8443/a%20b?x=1&tok#frag", "https://***@h:8443/a%20b?x=***&***"),
+            ("ftp://token@h/f", "ftp://***@h/f"),
+            ("http://h/", "http://h/"),
+        ] {
+            assert_eq!(l(s).to_string(), shown);
+            assert_eq!(format!("{:?}", l(s)), format!("Locator({shown})"));
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_address() {
+        for bad in ["", "file.bin", "http://", "http://h\r\nX: y/", "http://h:99999/", "http://[::1/", "http://h/\u{7f}"] {
+            assert!(bad.parse::<Locator>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn joins_without_credentials() {
+        assert_eq!(l("http://u:p@h/a/b").join("c").unwrap().reveal().as_str(), "http://h/a/c");
+        assert_eq!(l("http://u:p@h/a/b").join("//o/c").unwrap().reveal().as_str(), "http://o/c");
+        assert!(l("http://h/").join("/a\r\nb").is_err());
+    }
+
+    #[test]
+    fn origins() {
+        assert!(l("http://h/a").same_origin(&l("http://h:80/b")));
+        for other in ["https://h/a", "http://h:81/a", "http://i/a"] {
+            assert!(!l("http://h/a").same_origin(&l(other)), "{other}");
+        }
+    }
+}

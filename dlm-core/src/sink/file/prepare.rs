@@ -1,0 +1,232 @@
+//! Settling a file's name: what has it already, who else is at it, and is there room.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{FileType, Stat};
+
+use super::builder::{IfExists, Name};
+use super::dir::{Dir, Made, same};
+use super::existing::is_right;
+use super::part::{Opened, Part};
+use super::slot::{Slot, Stage};
+use super::{Home, Shared, lock, names};
+use crate::error::{Error, Kind, Result};
+use crate::object::{FileKind, FileSpec};
+use crate::sink::Prepared;
+
+/// How often a lost race is run again.
+const TRIES: u32 = 8;
+
+/// What became of a name that something has.
+enum Taken {
+    /// By the finished file, or by something that is to be left.
+    Done,
+    /// By something that the commit will replace.
+    Replace,
+    /// The file takes another name.
+    Number,
+}
+
+impl Shared {
+    /// Prepares one file. Runs on a blocking thread, one at a time.
+    pub(super) fn prepare(&self, spec: &FileSpec) -> Result<Prepared> {
+        let _one_at_a_time = lock(&self.admin);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(Kind::Shutdown, "prepare the file").on(&spec.path).because("the job has ended"));
+        }
+        let known = {
+            let state = lock(&self.state);
+            match (state.files.get(&spec.id), &self.options.name) {
+                (Some(_), _) => Some(Error::new(Kind::Bug, "prepare the file").on(&spec.path).because("it was prepared before")),
+                (None, Name::User(_) | Name::Below(_)) if !state.files.is_empty() => {
+                    Some(Error::new(Kind::Invalid, "use the file name").on(&spec.path).because(
+                        "a name was given for one file, and there are more",
+                    ).advise("give a folder instead"))
+                }
+                _ => None,
+            }
+        };
+        if let Some(e) = known {
+            return Err(e);
+        }
+        let mut made = Made::default();
+        match self.settle(spec, &mut made) {
+            Ok((slot, prepared)) => {
+                self.register(Arc::new(slot), made);
+                Ok(prepared)
+            }
+            Err(e) => {
+                if made.undo() {
+                    lock(&self.state).root = None;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn settle(&self, spec: &FileSpec, made: &mut Made) -> Result<(Slot, Prepared)> {
+        let (dir, first) = self.folder(spec, made)?;
+        for _ in 0..TRIES {
+            let mut name = first.clone();
+            let mut replace = false;
+            let ours = lock(&self.state).names.contains(&dir.path().join(&name));
+            let taken = match dir.stat(&name)? {
+                Some(stat) => Some(self.taken(&dir, &name, &stat, spec)?),
+                None if ours && self.options.if_exists == IfExists::Rename => Some(Taken::Number),
+                None if ours => return Err(exists(&dir, &name, "two files of this download have this name")),
+                None => None,
+            };
+            let opened = match taken {
+                Some(Taken::Done) => {
+                    self.sweep(&dir, &name)?;
+                    let slot = Slot::new(spec.clone(), dir.path().to_owned(), name, Stage::Complete);
+                    return Ok((slot, Prepared::Complete));
+                }
+                Some(Taken::Number) => {
+                    let (n, part) = self.number(&dir, &first)?;
+                    name = n;
+                    Opened::Part(part)
+                }
+                Some(Taken::Replace) => {
+                    replace = true;
+                    Part::open(&dir, &names::part(&name))?
+                }
+                None => Part::open(&dir, &names::part(&name))?,
+            };
+            let part = match opened {
+                Opened::Part(part) => part,
+                Opened::Raced => continue,
+                Opened::Busy => return Err(busy(&dir, &name)),
+            };
+            // Somebody else may have finished between the look and the lock.
+            if !replace && dir.stat(&name)?.is_some() {
+                discard(&part);
+                continue;
+            }
+            if let Err(e) = self.make_ready(&dir, &name, &part, spec) {
+                discard(&part);
+                return Err(e);
+            }
+            let stage = Stage::Open { part, dir: dir.clone(), replace };
+            return Ok((Slot::new(spec.clone(), dir.path().to_owned(), name, stage), Prepared::Ready));
+        }
+        Err(busy(&dir, &first))
+    }
+
+    /// The folder of a file, and the name it should have.
+    fn folder(&self, spec: &FileSpec, made: &mut Made) -> Result<(Arc<Dir>, OsString)> {
+        let path = match &self.options.name {
+            Name::User(n) => return Ok((self.root(Some(made))?, n.clone())),
+            Name::Below(p) => p,
+            Name::Source => &spec.path,
+        };
+        let parts: Vec<&str> = path.parts().collect();
+        let (name, folders) = parts.split_last().ok_or_else(|| Error::new(Kind::Bug, "use an empty path"))?;
+        Ok((self.sub(folders, Some(made))?, OsString::from(name)))
+    }
+
+    fn taken(&self, dir: &Dir, name: &OsStr, stat: &Stat, spec: &FileSpec) -> Result<Taken> {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(exists(dir, name, "a folder has this name"));
+        }
+        match self.options.if_exists {
+            IfExists::Skip => Ok(Taken::Done),
+            IfExists::Overwrite => Ok(Taken::Replace),
+            IfExists::Rename => Ok(Taken::Number),
+            IfExists::Fail if is_right(dir, name, stat, spec, &self.options.digests, &self.closed)? => Ok(Taken::Done),
+            IfExists::Fail => Err(exists(dir, name, "the name is taken")),
+        }
+    }
+
+    /// The first numbered name that is free. One that is free but has a partial is an earlier run's: it goes on.
+    fn number(&self, dir: &Arc<Dir>, first: &OsStr) -> Result<(OsString, Part)> {
+        for n in 1..=names::MAX_NUMBER {
+            let name = names::numbered(first, n);
+            if lock(&self.state).names.contains(&dir.path().join(&name)) || dir.stat(&name)?.is_some() {
+                continue;
+            }
+            if let Opened::Part(part) = Part::open(dir, &names::part(&name))? {
+                return Ok((name, part));
+            }
+        }
+        Err(exists(dir, first, "all numbered names are taken too"))
+    }
+
+    /// The last steps under the lock.
+    fn make_ready(&self, dir: &Dir, name: &OsStr, part: &Part, spec: &FileSpec) -> Result<()> {
+        // A journal that speaks of a partial that is gone, or that shall be forgotten.
+        if part.created() || !self.options.resume {
+            dir.unlink(&names::journal(name))?;
+        }
+        if !self.options.resume {
+            part.clear()?;
+        }
+        match spec.len {
+            Some(len) if spec.kind == FileKind::Data => part.set_len(len),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what a run that was killed right after its commit left beside the finished file.
+    fn sweep(&self, dir: &Arc<Dir>, name: &OsStr) -> Result<()> {
+        let (part, journal) = (names::part(name), names::journal(name));
+        let (p, j) = (dir.stat(&part)?, dir.stat(&journal)?);
+        if p.is_none() && j.is_none() {
+            return Ok(());
+        }
+        let finished = dir.stat(name)?;
+        // The commit by link and unlink was cut between the two: one file, two names.
+        if let (Some(p), Some(f)) = (&p, &finished)
+            && same(p, f)
+        {
+            dir.unlink(&part)?;
+        }
+        // Under `Skip` nobody has compared the file, so a partial beside it may be worth keeping.
+        if self.options.if_exists == IfExists::Skip && dir.stat(&part)?.is_some() {
+            return Ok(());
+        }
+        // Not being able to tidy up is no reason to fail: the file itself is there.
+        if let Ok(Opened::Part(lock)) = Part::open(dir, &part) {
+            dir.unlink(&journal)?;
+            lock.remove()?;
+        }
+        Ok(())
+    }
+
+    fn register(&self, slot: Arc<Slot>, made: Made) {
+        let mut state = lock(&self.state);
+        state.made.append(made);
+        {
+            state.names.insert(slot.path());
+            if let (Stage::Open { dir, .. }, true) = (&*slot.shared(), state.home.is_none()) {
+                state.home = Some(Home { dir: dir.clone(), name: names::journal(&slot.name()) });
+            }
+        }
+        state.objects.entry(slot.spec.object).or_default().add(slot.clone());
+        state.files.insert(slot.spec.id, slot);
+    }
+}
+
+/// Takes back what was made for a file that comes to nothing; what was there before stays.
+fn discard(part: &Part) {
+    if part.created() {
+        // The error that led here is the one to report.
+        let _ = part.remove();
+    }
+}
+
+pub(super) fn exists(dir: &Dir, name: &OsStr, why: &'static str) -> Error {
+    Error::new(Kind::Exists, "use the file name")
+        .on(dir.show(name))
+        .because(why)
+        .advise("choose another name, or say what to do with what is there")
+}
+
+pub(super) fn busy(dir: &Dir, name: &OsStr) -> Error {
+    Error::new(Kind::Busy, "use the file name")
+        .on(dir.show(name))
+        .because("another process is downloading to it")
+        .advise("wait for it, or choose another name")
+}

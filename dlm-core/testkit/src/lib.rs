@@ -1,0 +1,7 @@
+//! What tests of dlm, and of backends that others write for it, need.
+//!
+//! [`http_server`] is a server on loopback whose every answer is scripted, byte by byte if need be: it lies about
+//! ranges, cuts, stalls, floods and counts what it served. [`fixtures`] makes bytes that are the same in every run.
+
+pub mod fixtures;
+pub mod http_server;

@@ -1,0 +1,76 @@
+//! What a failed connection means. Each error is classified here, at the edge, and nowhere else.
+
+use std::borrow::Cow;
+use std::io;
+
+use dlm_core::{Error, Kind, Retry};
+use rustls::CertificateError;
+
+/// Classifies an error of a connection that was being used for `op` (a verb): [`Kind::Tls`] when TLS failed,
+/// [`Kind::Timeout`] when the system gave up waiting, else [`Kind::Reset`].
+pub fn explain(op: impl Into<Cow<'static, str>>, e: &io::Error) -> Error {
+    use io::ErrorKind as K;
+    if let Some(tls) = e.get_ref().and_then(|i| i.downcast_ref::<rustls::Error>()) {
+        return explain_tls(op, tls);
+    }
+    let text = match e.kind() {
+        K::TimedOut => return Error::new(Kind::Timeout, op).because("the connection timed out"),
+        K::ConnectionRefused => "the connection was refused",
+        K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe => "the connection was reset",
+        K::UnexpectedEof => "the connection ended early",
+        K::HostUnreachable => "the host cannot be reached",
+        K::NetworkUnreachable | K::NetworkDown => "the network cannot be reached",
+        K::AddrNotAvailable => "there is no local address to reach it from",
+        _ => return Error::new(Kind::Reset, op).because(e),
+    };
+    Error::new(Kind::Reset, op).because(text)
+}
+
+const CHECK: &str =
+    "check the address and the clock; if the server is yours, trust its certificate authority";
+
+fn explain_tls(op: impl Into<Cow<'static, str>>, e: &rustls::Error) -> Error {
+    use rustls::Error as E;
+    let error = Error::new(Kind::Tls, op).with_retry(Retry::Elsewhere);
+    match e {
+        E::InvalidCertificate(why) => {
+            let text: Cow<'static, str> = match why {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "its certificate has expired".into()
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "its certificate is not valid yet".into()
+                }
+                CertificateError::UnknownIssuer => {
+                    "its certificate comes from an authority that is not trusted".into()
+                }
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    "its certificate is for another name".into()
+                }
+                CertificateError::Revoked => "its certificate was revoked".into(),
+                other => format!("its certificate is not accepted: {other}").into(),
+            };
+            error.because(text).advise(CHECK)
+        }
+        E::InvalidMessage(_) => {
+            error.because("what it speaks is not TLS").advise("check the scheme and the port")
+        }
+        // A record that does not decrypt was damaged on the way; another connection may do.
+        E::DecryptError => error.because("a TLS record is damaged").with_retry(Retry::Backoff),
+        other => error.because(format_args!("TLS failed: {other}")),
+    }
+}
+
+/// A name lookup that failed. Every way in which it fails is the network's fault.
+pub(crate) fn lookup_failed(e: &io::Error) -> Error {
+    let text = e.to_string();
+    let text = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+    let error = Error::new(Kind::Reset, "connect to").because(format_args!("name lookup failed: {text}"));
+    // The system's error has no code, only the C library's words. "There is no such name" does not pass by waiting;
+    // whatever is not understood is taken for passing.
+    if ["not known", "No address associated"].iter().any(|t| text.contains(t)) {
+        error.with_retry(Retry::Elsewhere).advise("check the spelling of the host")
+    } else {
+        error
+    }
+}
