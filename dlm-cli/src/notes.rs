@@ -13,13 +13,14 @@ use crate::text;
 /// `name` is escaped. `alone` says that the download has one source: its failure is told as the download's own.
 pub(crate) fn tell(say: &Say, name: &str, alone: bool, event: &EventKind) {
     let note = |level, line: String| say.note(level, &format!("{name}: {line}"));
+    // Of an only source the last line tells enough.
+    let among_others = if alone { Level::Verbose } else { Level::Normal };
     match event {
         EventKind::Retrying { source, error, after } => {
             note(Level::Verbose, format!("{}: {error}; again in {}", escape(source), text::time(*after)));
         }
-        EventKind::SourceFailed { source, error } => {
-            let level = if alone { Level::Verbose } else { Level::Normal };
-            note(level, format!("warning: no longer from {}: {error}", escape(source)));
+        EventKind::SourceFailed { error, .. } => {
+            note(among_others, format!("warning: a source is given up: {error}"));
         }
         EventKind::Restarted { why, .. } => note(Level::Normal, format!("warning: starts over: {why}")),
         EventKind::Resumed { bytes, damaged: 0, .. } => {
@@ -37,7 +38,7 @@ pub(crate) fn tell(say: &Say, name: &str, alone: bool, event: &EventKind) {
         EventKind::Blamed { suspects, range, .. } => {
             let who: Vec<_> = suspects.iter().map(|s| escape(s)).collect();
             note(
-                Level::Normal,
+                among_others,
                 format!("warning: bytes {}..{} from {} were wrong", range.start, range.end, who.join(" or ")),
             );
         }
@@ -83,7 +84,7 @@ pub(crate) fn done(say: &Say, name: &str, output: &Output, outcome: &Outcome) {
 /// `123.4 MiB in 3.2 s (38.6 MiB/s), 2 sources`.
 fn figures(outcome: &Outcome) -> String {
     let mut out = format!("{} in {}", text::bytes(outcome.bytes), text::time(outcome.elapsed));
-    if let Some(speed) = text::speed(outcome.received, outcome.elapsed) {
+    if let Some(speed) = text::speed(outcome.received, outcome.elapsed).filter(|s| *s != 0) {
         let _ = write!(out, " ({}/s)", text::bytes(speed));
     }
     if outcome.resumed != 0 {

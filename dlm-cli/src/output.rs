@@ -14,6 +14,7 @@ pub(crate) struct Output {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) journal: Arc<dyn Journal>,
     files: Option<Arc<FileSink>>,
+    named_by_source: bool,
 }
 
 impl Output {
@@ -22,7 +23,12 @@ impl Output {
         let (dir, name, guess) = match &download.place {
             Place::Stdout => {
                 let sink = Arc::new(StreamSink::new(tokio::io::stdout()));
-                return Ok(Self { sink, journal: Arc::new(MemoryJournal::new()), files: None });
+                return Ok(Self {
+                    sink,
+                    journal: Arc::new(MemoryJournal::new()),
+                    files: None,
+                    named_by_source: false,
+                });
             }
             Place::File { dir, name } => (dir, Some(name), None),
             Place::Folder { dir, guess } => (dir, None, Some(guess)),
@@ -41,7 +47,18 @@ impl Output {
             files = files.expect_name(guess);
         }
         let files = files.build()?;
-        Ok(Self { sink: Arc::clone(&files) as _, journal: files.journal(), files: Some(files) })
+        let named_by_source = name.is_none();
+        Ok(Self {
+            sink: Arc::clone(&files) as _,
+            journal: files.journal(),
+            files: Some(files),
+            named_by_source,
+        })
+    }
+
+    /// Whether the source chooses the name.
+    pub(crate) fn is_named_by_source(&self) -> bool {
+        self.named_by_source
     }
 
     /// Where a file is, or will be, as a person would write it; escaped. `None` while that is not settled.

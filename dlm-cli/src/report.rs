@@ -52,13 +52,19 @@ impl Codes {
 
 /// What was tried, on what, what happened, and what can be done: `dlm: cannot fetch … . Check …`.
 pub(crate) fn line(e: &Error) -> String {
-    let advice = if e.advice().is_empty() { advice(e) } else { e.advice() };
+    let advice = match (e.kind(), e.retry(), e.advice()) {
+        (Kind::Throttled, Retry::After(pause), "") => {
+            format!("try again in {}: it asks for that", text::time(pause))
+        }
+        (_, _, "") => advice(e).to_owned(),
+        (_, _, advice) => advice.to_owned(),
+    };
     let what = e.to_string();
     let what = what.trim_end_matches('.');
     if advice.is_empty() {
         format!("dlm: {what}")
     } else {
-        format!("dlm: {what}. {}", text::sentence(advice))
+        format!("dlm: {what}. {}", text::sentence(&advice))
     }
 }
 
@@ -67,8 +73,12 @@ fn advice(e: &Error) -> &'static str {
     match e.kind() {
         Kind::NotFound => "check the address",
         Kind::Denied => "if it needs a login, give one with --user or --header",
-        Kind::Timeout | Kind::Reset => "run the same command again: it goes on where it stopped",
-        Kind::Throttled => "try again later, or with fewer connections (-x 1): it goes on where it stopped",
+        Kind::Timeout | Kind::Reset => {
+            "check the address and the network; the same command again goes on where this one stopped"
+        }
+        Kind::Throttled => {
+            "run the same command again later, or with fewer connections (-x 1): it goes on where this one stopped"
+        }
         Kind::Tls => "if the server's authority is your own, name it with --cacert FILE",
         Kind::Changed => "run the same command again to fetch the new version",
         Kind::Corrupt => "check the digest, or try another source",
@@ -144,6 +154,10 @@ mod tests {
             line(&e),
             "dlm: cannot fetch http://h/f\\u{a}: the server says 404 Not Found. Check the address"
         );
+        let e = Error::new(Kind::Throttled, "fetch")
+            .because("busy")
+            .with_retry(Retry::After(Duration::from_secs(3600)));
+        assert_eq!(line(&e), "dlm: cannot fetch: busy. Try again in 1 h 0 min: it asks for that");
         let e = Error::new(Kind::Io, "write").because("bad block.");
         assert_eq!(line(&e), "dlm: cannot write: bad block");
     }

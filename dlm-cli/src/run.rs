@@ -223,7 +223,10 @@ async fn watch(
                         && first.is_none()
                     {
                         first = Some(*file);
-                        *name = escape(path);
+                        // A name that the user gave stays.
+                        if output.is_named_by_source() {
+                            *name = escape(path);
+                        }
                     }
                     settle(name, first, output);
                     notes::tell(say, name, alone, &event.kind);

@@ -28,7 +28,7 @@ pub struct Event {
 pub enum EventKind {
     /// The job went into another state.
     State(JobState),
-    /// A file was found; its name is settled when [`EventKind::Prepared`] follows.
+    /// A file was found.
     Found {
         /// Which file.
         file: FileId,
@@ -77,6 +77,11 @@ pub enum EventKind {
         object: ObjectId,
         /// Which bytes.
         range: Range<u64>,
+    },
+    /// A party delivered wrong bytes beyond doubt, and may deliver nothing more.
+    Banned {
+        /// Its label.
+        party: Arc<str>,
     },
     /// A file is in place, verified.
     Committed {

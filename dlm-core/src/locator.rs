@@ -51,7 +51,8 @@ impl Locator {
     /// # Errors
     /// [`Kind::Invalid`] when the result is no URL.
     pub fn join(&self, reference: &str) -> Result<Self> {
-        let wrong = |why: &dyn fmt::Display| Error::new(Kind::Invalid, "follow the reference").on(self).because(why);
+        let wrong =
+            |why: &dyn fmt::Display| Error::new(Kind::Invalid, "follow the reference").on(self).because(why);
         if reference.len() > MAX {
             return Err(wrong(&"it is too long"));
         }
@@ -87,21 +88,31 @@ impl FromStr for Locator {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         let wrong = |why: &dyn fmt::Display| {
-            Error::new(Kind::Invalid, "understand the locator").because(why).advise("write a full address, such as https://host/path")
+            Error::new(Kind::Invalid, "understand the locator")
+                .because(why)
+                .advise("write a full address, such as https://host/path")
         };
         if s.len() > MAX {
             return Err(wrong(&format_args!("it is longer than {MAX} bytes")));
         }
         // The URL standard silently removes tabs and line ends; a locator that has them was not meant.
-        if s.chars().any(|c| c.is_control()) {
+        if s.chars().any(char::is_control) {
             return Err(wrong(&"it holds control characters"));
         }
         let url = Url::parse(s).map_err(|e| match e {
-            url::ParseError::RelativeUrlWithoutBase => wrong(&format_args!("{s:?} has no scheme")),
+            url::ParseError::RelativeUrlWithoutBase => {
+                wrong(&format_args!("{:?} has no scheme", without_secrets(s)))
+            }
             e => wrong(&e),
         })?;
         Ok(Self(url))
     }
+}
+
+/// What may be shown of a text that is no URL: nothing of a query, a fragment or what stands before an `@`.
+fn without_secrets(text: &str) -> &str {
+    let text = text.split(['?', '#']).next().unwrap_or("");
+    text.rsplit('@').next().unwrap_or("")
 }
 
 impl fmt::Display for Locator {
@@ -127,8 +138,9 @@ impl fmt::Display for Locator {
                 f.write_str(mark.encode_utf8(&mut [0; 4]))?;
                 mark = '&';
                 match pair.split_once('=') {
-                    Some((k, _)) => write!(f, "{k}=***")?,
-                    None => f.write_str("***")?,
+                    // A bare token in base64 ends in `=` too.
+                    Some((k, v)) if !v.trim_matches('=').is_empty() => write!(f, "{k}=***")?,
+                    _ => f.write_str("***")?,
                 }
             }
         }
@@ -144,7 +156,10 @@ impl fmt::Debug for Locator {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::error::is_unprintable;
 
     fn l(s: &str) -> Locator {
         s.parse().unwrap()
@@ -156,6 +171,10 @@ mod tests {
             ("https://u:p@h:8443/a%20b?x=1&tok#frag", "https://***@h:8443/a%20b?x=***&***"),
             ("ftp://token@h/f", "ftp://***@h/f"),
             ("http://h/", "http://h/"),
+            ("http://h/?c2VjcmV0==&=x&k=", "http://h/?***&=***&***"),
+            ("s3://b/k?versionId=abc", "s3://b/k?versionId=***"),
+            ("magnet:?xt=urn:btih:abc", "magnet:?xt=***"),
+            ("file:///a?b", "file:///a?***"),
         ] {
             assert_eq!(l(s).to_string(), shown);
             assert_eq!(format!("{:?}", l(s)), format!("Locator({shown})"));
@@ -164,9 +183,32 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_address() {
-        for bad in ["", "file.bin", "http://", "http://h\r\nX: y/", "http://h:99999/", "http://[::1/", "http://h/\u{7f}"] {
+        for bad in [
+            "",
+            "file.bin",
+            "http://",
+            "http://h\r\nX: y/",
+            "http://h:99999/",
+            "http://[::1/",
+            "http://h/\u{7f}",
+        ] {
             assert!(bad.parse::<Locator>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_error_prints_no_secret_either() {
+        for bad in [
+            "//u:SECRET@host/f",
+            "host/f?sig=SECRET",
+            "http://u:SECRET@/f",
+            "http://h:99999/?SECRET",
+            "/f#SECRET",
+        ] {
+            let e = bad.parse::<Locator>().unwrap_err();
+            assert!(!format!("{e} {e:?}").contains("SECRET"), "{e}");
+        }
+        assert!("host/f".parse::<Locator>().unwrap_err().to_string().contains("\"host/f\""));
     }
 
     #[test]
@@ -181,6 +223,47 @@ mod tests {
         assert!(l("http://h/a").same_origin(&l("http://h:80/b")));
         for other in ["https://h/a", "http://h:81/a", "http://i/a"] {
             assert!(!l("http://h/a").same_origin(&l(other)), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_prints_nothing_odd(s in any::<String>(), tail in ".{0,40}") {
+            for s in [s.clone(), format!("http://{s}"), format!("http://h/{tail}?{s}#{tail}"), format!("x:{s}"), format!("x://{s}/{tail}")] {
+                if let Ok(l) = s.parse::<Locator>() {
+                    prop_assert!(!l.to_string().chars().any(is_unprintable), "{:?}", l.to_string());
+                    prop_assert!(!l.scheme().is_empty());
+                    prop_assert!(l.reveal().as_str().parse::<Locator>().is_ok());
+                    let _ = (l.file_name(), l.host());
+                }
+            }
+        }
+
+        #[test]
+        fn secrets_stay_in(user in "[a-z]{3}SECRET", pw in "[!-~&&[^/?#@\\\\:]]{0,5}SECRET", value in "[!-~&&[^&#]]{0,9}SECRET", bare in "SECRET={0,2}", frag in "[a-z]{0,3}SECRET") {
+            for s in [
+                format!("https://{user}:{pw}@host:81/path?key={value}&{bare}&b=1#{frag}"),
+                format!("ftp://{user}@host/path#{frag}"),
+                format!("s3://:{pw}@host/path?a={value}"),
+            ] {
+                let l: Locator = s.parse().unwrap();
+                prop_assert!(!format!("{l} {l:?}").contains("SECRET"), "{l}");
+                prop_assert!(l.reveal().as_str().contains("SECRET"));
+                let e = l.join("/\u{1}").unwrap_err();
+                let shown = format!("{e} {e:?}");
+                prop_assert!(!shown.contains("SECRET"), "{}", shown);
+                prop_assert!(!l.join("other").unwrap().reveal().as_str().contains(&user));
+            }
+        }
+
+        #[test]
+        fn a_reference_from_outside_is_a_locator_or_an_error(reference in any::<String>()) {
+            if let Ok(l) = l("https://u:p@h/a/b").join(&reference) {
+                prop_assert!(!l.to_string().chars().any(is_unprintable));
+                if l.same_origin(&self::l("https://h/")) && !reference.contains('@') {
+                    prop_assert_eq!(l.reveal().username(), "");
+                }
+            }
         }
     }
 }

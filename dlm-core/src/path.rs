@@ -6,13 +6,16 @@ use crate::error::{Error, Kind, Result, is_unprintable};
 
 /// The longest component in bytes: `.part.dlm` still fits behind it where names have at most 255.
 pub const MAX_NAME: usize = 246;
+/// What the journal of a partial is called. A source that could choose such a name could plant a journal for a later
+/// download.
+const JOURNAL: &str = ".part.dlm";
 const MAX_DEPTH: usize = 64;
 
 /// A path below the place that the caller chose: one or more plain names.
 ///
 /// Never absolute, never with `.` or `..`, NUL, control or invisible formatting characters, a separator of any system
-/// inside a name, a name that a system reserves, or a name longer than [`MAX_NAME`] bytes. Built by one parser; then
-/// trusted.
+/// inside a name, a name that a system reserves, one that ends as dlm's own journals do (`.part.dlm`), or a name longer
+/// than [`MAX_NAME`] bytes. Built by one parser; then trusted. At most 64 names.
 ///
 /// ```
 /// use dlm_core::RelPath;
@@ -46,6 +49,10 @@ impl RelPath {
     ///
     /// # Errors
     /// [`Kind::Invalid`], saying what is wrong with it.
+    #[allow(
+        single_use_lifetimes,
+        reason = "an anonymous lifetime is not allowed in an argument's impl Trait"
+    )]
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut out = Vec::new();
         for p in parts {
@@ -65,7 +72,13 @@ impl RelPath {
         let last = suggested.rsplit(['/', '\\']).find(|s| !s.is_empty()).unwrap_or("");
         let mut name: String = last
             .chars()
-            .map(|c| if is_unprintable(c) || matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*' | '\u{fffd}') { '_' } else { c })
+            .map(|c| {
+                if is_unprintable(c) || matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*' | '\u{fffd}') {
+                    '_'
+                } else {
+                    c
+                }
+            })
             .collect();
         let kept = name.trim_end_matches(['.', ' ']).len();
         name.truncate(kept);
@@ -74,10 +87,13 @@ impl RelPath {
         if name.starts_with(['.', '-', '~']) {
             name.replace_range(..1, "_");
         }
-        shorten(&mut name);
         if is_reserved(&name) {
             name.insert(0, '_');
         }
+        if is_journal(&name) {
+            name.push('_');
+        }
+        shorten(&mut name);
         if name.chars().all(|c| c == '_') || check(&name).is_err() {
             name = "download".into();
         }
@@ -129,7 +145,16 @@ fn check(name: &str) -> std::result::Result<(), &'static str> {
     if is_reserved(name) {
         return Err("the name is reserved");
     }
+    if is_journal(name) {
+        return Err("journals of dlm end so");
+    }
     Ok(())
+}
+
+/// In any case of letters: not every file system tells them apart.
+fn is_journal(name: &str) -> bool {
+    let at = name.len().saturating_sub(JOURNAL.len());
+    name.as_bytes()[at..].eq_ignore_ascii_case(JOURNAL.as_bytes())
 }
 
 /// Device names of Windows, with any ending: they are no files there, and a folder is often shared.
@@ -141,7 +166,9 @@ fn is_reserved(name: &str) -> bool {
             matches!((c.next(), c.next()), (Some('0'..='9' | '¹' | '²' | '³'), None))
         })
     };
-    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$" | "CLOCK$") || numbered("COM") || numbered("LPT")
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$" | "CLOCK$")
+        || numbered("COM")
+        || numbered("LPT")
 }
 
 /// Cuts a name to [`MAX_NAME`] bytes between characters, keeping an ending of up to 20 bytes.
@@ -154,6 +181,8 @@ fn shorten(name: &mut String) {
     while !name.is_char_boundary(at) {
         at -= 1;
     }
+    // What the cut has laid bare must not end the name.
+    let at = name[..at].trim_end_matches(['.', ' ']).len();
     name.truncate(at);
     name.push_str(&ending);
 }
@@ -167,5 +196,139 @@ impl fmt::Display for RelPath {
 impl fmt::Debug for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0.join("/"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn server_names() {
+        let long = format!("{}.tar.zst", "x".repeat(400));
+        for (suggested, want) in [
+            ("file.bin", "file.bin"),
+            ("../../etc/passwd", "passwd"),
+            ("..\\..\\evil.exe", "evil.exe"),
+            ("C:\\dir\\f", "f"),
+            ("c:f", "c_f"),
+            ("a/b/", "b"),
+            ("", "download"),
+            ("..", "download"),
+            ("///", "download"),
+            ("???", "download"),
+            (".bashrc", "_bashrc"),
+            ("...", "download"),
+            ("..a", "_.a"),
+            ("-rf", "_rf"),
+            ("~root", "_root"),
+            ("  -x", "_x"),
+            ("name. . ", "name"),
+            ("a\u{202e}gpj.exe", "a_gpj.exe"),
+            ("a\u{0}b\nc", "a_b_c"),
+            ("a\u{200b}b", "a_b"),
+            ("nul", "_nul"),
+            ("Com1.txt", "_Com1.txt"),
+            ("lpt¹", "_lpt¹"),
+            ("COM10", "COM10"),
+            ("conin$", "_conin$"),
+            ("CON .x", "_CON .x"),
+            ("x.part", "x.part"),
+            ("x.part.dlm", "x.part.dlm_"),
+            ("x.PART.Dlm", "x.PART.Dlm_"),
+            ("x.part.dlm.", "x.part.dlm_"),
+            ("données 1.pdf", "données 1.pdf"),
+            (&long, &format!("{}.zst", "x".repeat(242))),
+        ] {
+            assert_eq!(RelPath::from_server(suggested).to_string(), want, "{suggested:?}");
+        }
+    }
+
+    #[test]
+    fn reserved_and_long_fits() {
+        let name = format!("nul.{}", "é".repeat(121));
+        assert_eq!(name.len(), MAX_NAME);
+        let safe = RelPath::from_server(&name).to_string();
+        assert!(safe.starts_with("_nul.é") && safe.len() <= MAX_NAME);
+        let name = format!("{}.part.dlm", "x".repeat(300));
+        assert!(RelPath::from_server(&name).to_string().ends_with("x.dlm_"), "{name}");
+    }
+
+    #[test]
+    fn refuses() {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a//b",
+            "/a",
+            "a/",
+            "a/../b",
+            "a/./b",
+            "a\\b",
+            "a\nb",
+            "a\u{202e}b",
+            "nul",
+            "a/CON.txt",
+            "a/b.part.dlm",
+            "a\u{feff}",
+            &"x".repeat(247),
+            &"a/".repeat(64),
+            &["a"; 65].join("/"),
+        ] {
+            assert_eq!(RelPath::parse(bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
+        }
+        assert!(RelPath::from_parts(["a/b"]).is_err() && RelPath::from_parts([]).is_err());
+        for good in ["a", ".hidden/x", "-dash", "a b/c", &"x".repeat(246), &["a"; 64].join("/")] {
+            assert_eq!(RelPath::parse(good).unwrap().to_string(), good);
+        }
+    }
+
+    #[test]
+    fn other_last_name() {
+        let p = RelPath::parse("a/b").unwrap();
+        assert_eq!(p.with_file_name("c").unwrap().to_string(), "a/c");
+        assert_eq!((p.file_name(), p.parts().len()), ("b", 2));
+        assert!(p.with_file_name("..").is_err() && p.with_file_name("c/d").is_err());
+    }
+
+    /// Text with more of what matters than chance would give.
+    fn nasty() -> impl Strategy<Value = String> {
+        let bit = prop_oneof![
+            4 => any::<String>(),
+            2 => prop::sample::select(vec![
+                "/", "\\", "..", ".", "-", "~", " ", "\0", "\r\n", "nul", "COM1", ".part", ".dlm", ".part.dlm", "\u{202e}", "%2f",
+                "C:", "é", "日本", ".tar.gz",
+            ]).prop_map(str::to_owned),
+            1 => "[a-z.é]{200,300}",
+        ];
+        prop::collection::vec(bit, 0..6).prop_map(|v| v.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn from_server_always_gives_one_good_name(s in nasty()) {
+            let p = RelPath::from_server(&s);
+            prop_assert_eq!(p.parts().len(), 1);
+            let name = p.file_name();
+            prop_assert!(check(name).is_ok(), "{:?}", name);
+            prop_assert!(!name.starts_with(['.', '-', '~', ' ']) && !name.ends_with(['.', ' ']), "{:?}", name);
+            prop_assert_eq!(RelPath::from_server(name), p.clone());
+            prop_assert_eq!(RelPath::parse(name).unwrap(), p.clone());
+        }
+
+        #[test]
+        fn parse_never_leaves_the_folder(s in nasty()) {
+            if let Ok(p) = RelPath::parse(&s) {
+                prop_assert_eq!(p.to_string(), s);
+                for part in p.parts() {
+                    prop_assert!(check(part).is_ok());
+                    let plain = std::path::Path::new(part).components().collect::<Vec<_>>();
+                    prop_assert!(matches!(plain[..], [std::path::Component::Normal(n)] if n == part));
+                }
+            }
+        }
     }
 }

@@ -15,8 +15,9 @@ pub(crate) struct Meaning {
     pub(crate) span: Span,
     /// Length and version of the whole.
     pub(crate) identity: Identity,
-    /// It is a `206`, or says that it could have been one.
+    /// It is a `206`.
     pub(crate) partial: bool,
+    /// It is one, or says that the server could give one.
     pub(crate) offers_ranges: bool,
     pub(crate) mtime: Option<SystemTime>,
     /// How long the body has to be.
@@ -33,7 +34,7 @@ pub(crate) fn meaning(reply: &Reply, ranged: bool) -> Result<Meaning> {
     let parts = &reply.parts;
     let said = match parts.status {
         StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
-            whole(&parts.headers, reply.body.announced())
+            Ok(whole(&parts.headers, reply.body.announced()))
         }
         StatusCode::PARTIAL_CONTENT if ranged => partial(&parts.headers, reply.body.announced()),
         StatusCode::PARTIAL_CONTENT => Err((Kind::Protocol, "the answer is a part, and all was asked for")),
@@ -53,17 +54,17 @@ fn transfer_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn whole(headers: &HeaderMap, announced: Option<u64>) -> Result<Meaning, Refusal> {
+fn whole(headers: &HeaderMap, announced: Option<u64>) -> Meaning {
     let mtime = last_modified(headers);
     let coding = content_coding(headers);
-    Ok(Meaning {
+    Meaning {
         span: Span { start: 0, end: announced },
         identity: Identity::new(announced, validator(headers, mtime, &coding)),
         partial: false,
         offers_ranges: accepts_ranges(headers) && coding.is_empty(),
         mtime,
         owed: announced,
-    })
+    }
 }
 
 fn partial(headers: &HeaderMap, announced: Option<u64>) -> Result<Meaning, Refusal> {
@@ -152,11 +153,7 @@ mod tests {
             (&format!("{date}\nContent-Encoding: GZip, br"), weak(at, Some(";gzip,br"))),
             ("Content-Encoding: gzip", weak(None, Some(";gzip"))),
         ] {
-            assert_eq!(
-                whole(&headers(text), Some(5)).unwrap().identity,
-                Identity::new(Some(5), want),
-                "{text}"
-            );
+            assert_eq!(whole(&headers(text), Some(5)).identity, Identity::new(Some(5), want), "{text}");
         }
     }
 

@@ -118,15 +118,13 @@ impl Stream for Reading {
                     return Poll::Ready(None);
                 }
             };
-            if let Some(owed) = &mut me.owed {
-                match owed.checked_sub(data.len() as u64) {
-                    Some(left) => *owed = left,
-                    None => {
-                        let error =
-                            Error::new(Kind::Protocol, "fetch").because("the answer is longer than it said");
-                        return me.fail(error.with_retry(Retry::Elsewhere));
-                    }
-                }
+            if let Some(owed) = me.owed {
+                let Some(left) = owed.checked_sub(data.len() as u64) else {
+                    let error =
+                        Error::new(Kind::Protocol, "fetch").because("the answer is longer than it said");
+                    return me.fail(error.with_retry(Retry::Elsewhere));
+                };
+                me.owed = Some(left);
             }
             if me.skip > 0 {
                 let n = me.skip.min(data.len() as u64);

@@ -32,7 +32,7 @@ fn classify(e: &hyper::Error) -> Error {
     let mut cause = e.source();
     while let Some(c) = cause {
         if let Some(io) = c.downcast_ref::<io::Error>() {
-            if io.get_ref().is_some_and(|i| i.is::<Flood>()) {
+            if io.get_ref().and_then(|i| i.downcast_ref::<Flood>()).is_some() {
                 return protocol(&Flood).with_retry(Retry::Elsewhere);
             }
             // hyper's own words for a body whose framing is broken; TLS uses the same kind for its errors.

@@ -27,6 +27,7 @@ pub struct HttpOptions {
     headers: HeaderMap,
     authorization: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
+    home: Option<Locator>,
 }
 
 /// Fields that this backend decides: with other values an answer would mean something else than it seems to.
@@ -126,6 +127,13 @@ impl HttpOptions {
         Ok(self)
     }
 
+    /// Binds headers and credentials to the origin of `home`, whichever locator a context says that the user named.
+    /// For a job with mirrors that the user named too, and that must not see them.
+    pub fn home(mut self, home: &Locator) -> Self {
+        self.home = Some(home.clone());
+        self
+    }
+
     pub(crate) fn agent(&self) -> Option<&HeaderValue> {
         self.user_agent.as_ref()
     }
@@ -137,6 +145,7 @@ impl fmt::Debug for HttpOptions {
             .field("headers", &self.headers.keys().collect::<Vec<_>>())
             .field("authorization", &self.authorization.is_some())
             .field("user_agent", &self.user_agent)
+            .field("home", &self.home)
             .finish()
     }
 }
@@ -183,6 +192,7 @@ impl Secrets {
         }
         if let Some(options) = options
             && named.is_none_or(|n| n.same_origin(locator))
+            && options.home.as_ref().is_none_or(|h| h.same_origin(locator))
         {
             out.headers = options.headers.clone();
             if options.authorization.is_some() {
@@ -249,6 +259,10 @@ mod tests {
         for other in ["http://a/x", "https://a:444/x", "https://b/x"] {
             assert!(of(other).is_none(), "{other}");
         }
+        // Bound to one place, they stay there whatever the context says.
+        let bound = options.clone().home(&named);
+        assert!(Secrets::of(&l("https://b/x"), Some(&l("https://b/x")), Some(&bound)).unwrap().is_none());
+        assert!(Secrets::of(&named, None, Some(&bound)).unwrap().is_some());
         // Userinfo is at home at its own host, decoded.
         assert_eq!(of("https://u%40:p%3A@b/x").unwrap().authorization.as_ref().unwrap(), "Basic dUA6cDo=");
         assert!(of("https://u%40:p%3A@b/x").unwrap().headers.is_empty());

@@ -1,5 +1,7 @@
 //! The first request: what raw answers are taken for.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a report")]
+
 mod common;
 
 use common::{

@@ -1,5 +1,7 @@
 //! Servers that send too much, too little, or too slowly; and connections that are used again, or must not be.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a report")]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Opening ranges: what is asked, what is compared, and what an answer is taken for.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a report")]
+
 mod common;
 
 use common::{Server, Step, collect, cx, error, kind, locator, open, say, say_and_close, strong};
@@ -87,7 +89,7 @@ async fn what_it_gets() {
         };
         match (&got, &want) {
             (Ok((at, len, bytes)), Ok((at2, len2, bytes2))) => {
-                assert_eq!((at, len, bytes.as_str()), (at2, len2, *bytes2), "{answer}")
+                assert_eq!((at, len, bytes.as_str()), (at2, len2, *bytes2), "{answer}");
             }
             (Err(e), Err(k)) => assert_eq!(e.kind(), *k, "{answer}"),
             _ => panic!("{answer}: {got:?}"),
@@ -143,8 +145,7 @@ async fn an_expired_address_is_found_anew() {
             return say(format!("HTTP/1.1 302 F\r\nLocation: /signed?{n}\r\nContent-Length: 0\r\n\r\n"));
         }
         let good = match r.header("range") {
-            Some("bytes=0-4") => "/signed?0",
-            Some("bytes=5-9") => "/signed?0",
+            Some("bytes=0-4" | "bytes=5-9") => "/signed?0",
             _ => "/signed?1",
         };
         if r.target() == good {

@@ -1,5 +1,7 @@
 //! Redirects: how far, whither, and what travels along.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a report")]
+
 mod common;
 
 use common::{Server, Step, cx, error, kind, locator, resolve, say, say_and_close};

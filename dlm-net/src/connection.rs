@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
@@ -12,8 +12,6 @@ use tokio_rustls::client::TlsStream;
 
 /// Read-ahead below TLS, in bytes: many records a system call.
 pub(crate) const TLS_READ_AHEAD: usize = 128 * 1024;
-/// A read under TLS gathers records until it holds this much, as long as they are there already.
-const GATHER: usize = 64 * 1024;
 
 /// A connection made by a [`Dialer`](crate::Dialer).
 ///
@@ -30,13 +28,7 @@ pub struct Connection {
 
 enum Io {
     Plain(TcpStream),
-    Tls(Box<Tls>),
-}
-
-struct Tls {
-    stream: TlsStream<BufReader<TcpStream>>,
-    /// An error that came after bytes in one read: told by the next read.
-    deferred: Option<io::Error>,
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
 }
 
 impl Connection {
@@ -45,7 +37,7 @@ impl Connection {
     }
 
     pub(crate) fn tls(stream: TlsStream<BufReader<TcpStream>>, peer: SocketAddr) -> Self {
-        Self { io: Io::Tls(Box::new(Tls { stream, deferred: None })), peer }
+        Self { io: Io::Tls(Box::new(stream)), peer }
     }
 
     /// The address that was connected to.
@@ -62,7 +54,7 @@ impl Connection {
     pub fn alpn(&self) -> Option<&[u8]> {
         match &self.io {
             Io::Plain(_) => None,
-            Io::Tls(t) => t.stream.get_ref().1.alpn_protocol(),
+            Io::Tls(t) => t.get_ref().1.alpn_protocol(),
         }
     }
 
@@ -87,37 +79,11 @@ impl fmt::Debug for Connection {
     }
 }
 
-impl Tls {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(e) = self.deferred.take() {
-            return Poll::Ready(Err(e));
-        }
-        let began = buf.filled().len();
-        loop {
-            let before = buf.filled().len();
-            match Pin::new(&mut self.stream).poll_read(cx, buf) {
-                Poll::Ready(Ok(())) => {
-                    let now = buf.filled().len();
-                    if now == before || now - began >= GATHER || buf.remaining() == 0 {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                other if before == began => return other,
-                Poll::Pending => return Poll::Ready(Ok(())),
-                Poll::Ready(Err(e)) => {
-                    self.deferred = Some(e);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-    }
-}
-
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Plain(s) => Pin::new(s).poll_read(cx, buf),
-            Io::Tls(t) => t.poll_read(cx, buf),
+            Io::Tls(t) => Pin::new(t).poll_read(cx, buf),
         }
     }
 }
@@ -126,7 +92,7 @@ impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().io {
             Io::Plain(s) => Pin::new(s).poll_write(cx, buf),
-            Io::Tls(t) => Pin::new(&mut t.stream).poll_write(cx, buf),
+            Io::Tls(t) => Pin::new(t).poll_write(cx, buf),
         }
     }
 
@@ -137,31 +103,28 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().io {
             Io::Plain(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-            Io::Tls(t) => Pin::new(&mut t.stream).poll_write_vectored(cx, bufs),
+            Io::Tls(t) => Pin::new(t).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.io {
             Io::Plain(s) => s.is_write_vectored(),
-            Io::Tls(t) => t.stream.is_write_vectored(),
+            Io::Tls(t) => t.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Plain(s) => Pin::new(s).poll_flush(cx),
-            Io::Tls(t) => Pin::new(&mut t.stream).poll_flush(cx),
+            Io::Tls(t) => Pin::new(t).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Plain(s) => Pin::new(s).poll_shutdown(cx),
-            Io::Tls(t) => {
-                ready!(Pin::new(&mut t.stream).poll_shutdown(cx))?;
-                Poll::Ready(Ok(()))
-            }
+            Io::Tls(t) => Pin::new(t).poll_shutdown(cx),
         }
     }
 }

@@ -47,6 +47,9 @@ fn explain_tls(op: impl Into<Cow<'static, str>>, e: &rustls::Error) -> Error {
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     "its certificate is for another name".into()
                 }
+                CertificateError::BadSignature => {
+                    "its certificate was not signed by the authority that it names".into()
+                }
                 CertificateError::Revoked => "its certificate was revoked".into(),
                 other => format!("its certificate is not accepted: {other}").into(),
             };

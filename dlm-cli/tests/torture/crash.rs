@@ -19,7 +19,11 @@ fn killed_at_random(seed: u64, kills: usize, percent: u64) -> impl Fn(&mut Bench
         let run = b.run();
         let (served, len) = (b.server.served(), b.files.len());
         assert_eq!(killed, kills, "it was done too early");
-        assert!(served <= len * percent / 100, "{kills} kills: served {served} of {len}, {:.1} % more", served as f64 / len as f64 * 100.0 - 100.0);
+        assert!(
+            served <= len * percent / 100,
+            "{kills} kills: served {served} of {len}, {:.1} % more",
+            served as f64 / len as f64 * 100.0 - 100.0
+        );
         run
     }
 }
@@ -34,7 +38,8 @@ scenarios! {
     many_kills_and_cuts = ok(|q, f| f.answer(q).cut(500_000, End::Reset)).size(8 * MIB).rate(3 * MIB).flags(&["-x", "3"])
         .drive(killed_at_random(5, 8, 140)).limit(60);
     many_kills_with_a_checksum = ok(honest).size(8 * MIB).rate(4 * MIB).drive(killed_at_random(6, 8, 130)).checksum();
-    many_kills_while_durable = ok(honest).size(8 * MIB).rate(4 * MIB).flags(&["--durable"]).drive(killed_at_random(7, 8, 130));
+    /// Each record waits for the disk, so there are fewer of them.
+    many_kills_while_durable = ok(honest).size(8 * MIB).rate(4 * MIB).flags(&["--durable"]).drive(killed_at_random(7, 8, 200));
     /// The bytes were all there: killed around the last step, where names change.
     kills_around_the_end = ok(honest).size(MIB).drive(|b| {
         for delay in &fixtures::bytes(8, 24) {

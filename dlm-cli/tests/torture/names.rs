@@ -10,7 +10,11 @@ use crate::harness::*;
 /// name: nothing outside the folder, nothing that was there is touched, no hidden file, no control character.
 fn named(scenario: Scenario) -> Scenario {
     scenario.size(100_000).into_dir().drive(|b| {
-        for (dir, name) in [(b.dir.clone(), "precious.txt"), (b.root().join("a/b/c"), "canary.txt"), (b.root().to_owned(), "canary.txt")] {
+        for (dir, name) in [
+            (b.dir.clone(), "precious.txt"),
+            (b.root().join("a/b/c"), "canary.txt"),
+            (b.root().to_owned(), "canary.txt"),
+        ] {
             std::fs::write(dir.join(name), "precious").unwrap();
         }
         std::os::unix::fs::symlink(b.root().join("a/b/c/canary.txt"), b.dir.join("link.bin")).unwrap();
@@ -23,7 +27,11 @@ fn named(scenario: Scenario) -> Scenario {
         let data = judge::sha256(b.files.data());
         let mut delivered = 0;
         for (path, what) in after.iter().filter(|e| !before.contains(e)) {
-            assert!(path.parent() == Some(&b.dir) && what != "folder", "outside the folder: {}", path.display());
+            assert!(
+                path.parent() == Some(&b.dir) && what != "folder",
+                "outside the folder: {}",
+                path.display()
+            );
             let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
             assert!(name.iter().all(|c| *c >= 0x20 && *c != 0x7f), "control characters in {name:?}");
             assert!(name[0] != b'.' && name[0] != b'-' && name.len() <= 255, "{name:?}");
@@ -51,7 +59,9 @@ fn disposed(value: impl Into<Vec<u8>>) -> Scenario {
 
 /// It must be delivered, under this name.
 fn delivered_as(scenario: Scenario, name: &'static str) -> Scenario {
-    named(scenario).and(move |b, run| assert!(b.dir.join(name).is_file(), "not at {name:?}: {:?}; {run:?}", tree(&b.dir)))
+    named(scenario).and(move |b, run| {
+        assert!(b.dir.join(name).is_file(), "not at {name:?}: {:?}; {run:?}", tree(&b.dir));
+    })
 }
 
 scenarios! {

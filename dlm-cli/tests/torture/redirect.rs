@@ -1,6 +1,6 @@
 //! Redirects, and what must not travel with them.
 
-use crate::harness::judge::no_leak;
+use crate::harness::judge::{no_leak, no_leak_on_disk};
 use crate::harness::*;
 
 const TOKEN: &str = "tok-S3CRET-9f8e7d";
@@ -15,7 +15,9 @@ fn to(make: fn(&Request) -> Answer) -> impl Fn(&Request, &Files) -> Answer {
 fn kept(header: &'static str, secret: &'static str) -> impl Fn(&Bench, &Run) {
     move |b, _| {
         let log = b.server.log();
-        let sent = |origin: usize| log.iter().any(|q| q.origin == origin && q.header(header).is_some_and(|v| v.contains(secret)));
+        let sent = |origin: usize| {
+            log.iter().any(|q| q.origin == origin && q.header(header).is_some_and(|v| v.contains(secret)))
+        };
         assert!(sent(0), "{header} was not sent to its own origin");
         let leaked = log.iter().any(|q| q.origin == 1 && format!("{q:?}").contains(secret));
         assert!(!leaked && !sent(1), "{header} was sent to another origin");
@@ -87,9 +89,8 @@ scenarios! {
     secrets_are_not_in_the_state = ok(honest).rate(1_400_000).locator(with_login)
         .flags(&["-H", "X-Key: tok-S3CRET-9f8e7d"])
         .killed_and(0.47, |b| {
-            let nothing = Run { code: None, signal: None, killed: true, hung: false, stdout: Vec::new(), stderr: String::new(), peak_kib: 0, took: std::time::Duration::ZERO };
-            no_leak(b, &nothing, PASSWORD);
-            no_leak(b, &nothing, TOKEN);
+            no_leak_on_disk(b, PASSWORD);
+            no_leak_on_disk(b, TOKEN);
         });
     /// A mirror is another origin too.
     header_is_not_for_mirrors = either(|q, f| if q.origin == 0 { f.answer(q).cut(300_000, End::Reset) } else { f.answer(q) })

@@ -10,17 +10,27 @@ const RATE: u64 = 1_400_000;
 
 /// Stopped at this share by this signal with this exit code, then run again; both together fetch little more than once.
 fn stopped(signal: Signal, code: i32) -> Scenario {
-    ok(honest).rate(RATE).drive(move |b| {
-        let first = b.run_signalled(0.5, signal);
-        assert_eq!(first.code, Some(code), "{first:?}");
-        assert!(b.part().exists() && b.journal().exists(), "nothing to resume from");
-        b.run()
-    }).and(thrifty(110))
+    ok(honest)
+        .rate(RATE)
+        .drive(move |b| {
+            let first = b.run_signalled(0.5, signal);
+            assert_eq!(first.code, Some(code), "{first:?}");
+            assert!(b.part().exists() && b.journal().exists(), "nothing to resume from");
+            b.run()
+        })
+        .and(thrifty(110))
 }
 
 /// All runs together were served at most this percentage of the file.
 fn thrifty(percent: u64) -> impl Fn(&Bench, &Run) {
-    move |b, _| assert!(b.server.served() <= b.files.len() * percent / 100, "served {} of {}", b.server.served(), b.files.len())
+    move |b, _| {
+        assert!(
+            b.server.served() <= b.files.len() * percent / 100,
+            "served {} of {}",
+            b.server.served(),
+            b.files.len()
+        );
+    }
 }
 
 fn fetch_all_again(b: &Bench, _: &Run) {
@@ -38,7 +48,7 @@ scenarios! {
     after_kill_of_chunked = ok(|q, f| f.first.ranges(false).answer(q).chunked(10_000)).rate(RATE).killed(0.5);
     when_told_not_to = ok(honest).rate(RATE).killed_and(0.5, |b| b.flags.push("--no-resume".to_owned())).and(fetch_all_again);
     with_other_connections = ok(honest).size(6 * MIB).rate(2 * MIB).flags(&["-x", "4"])
-        .killed_and(0.5, |b| b.flags.extend(["-x", "1"].map(str::to_owned))).and(thrifty(112));
+        .killed_and(0.5, |b| b.flags = ["-x", "1"].map(str::to_owned).to_vec()).and(thrifty(112));
     with_a_checksum = ok(honest).rate(RATE).killed(0.5).checksum();
     /// The same name, another locator with other bytes under the same validators: that is another file.
     for_another_locator = ok(|q, f| {

@@ -12,7 +12,13 @@ fn always(status: u16) -> impl Fn(&Request, &Files) -> Answer {
 
 /// The first so many GETs are answered with this status.
 fn at_first(times: u64, status: u16) -> impl Fn(&Request, &Files) -> Answer {
-    move |q, f| if q.is_get() && q.nth_get < times { Answer::status(status).body("<html>no</html>") } else { f.answer(q) }
+    move |q, f| {
+        if q.is_get() && q.nth_get < times {
+            Answer::status(status).body("<html>no</html>")
+        } else {
+            f.answer(q)
+        }
+    }
 }
 
 fn waited(seconds: u64) -> impl Fn(&Bench, &Run) {
@@ -39,6 +45,10 @@ scenarios! {
     /// A second connection is refused while the first one works.
     one_connection_only_403 = ok(|q, f| if q.busy > 0 { Answer::status(403) } else { f.answer(q) }).rate(3 * MIB);
     one_connection_only_429 = ok(|q, f| if q.busy > 0 { Answer::status(429) } else { f.answer(q) }).rate(3 * MIB);
+    /// Whoever is told that there are too many connections stops asking for more, instead of asking all the time.
+    many_connections_are_not_forced = ok(|q, f| if q.busy > 0 { Answer::status(503) } else { f.answer(q) })
+        .size(8 * MIB).rate(2 * MIB).flags(&["-x", "4"])
+        .and(|b, _| assert!(b.server.requests() <= 30, "{} requests in four seconds", b.server.requests()));
     no_content = refused_as(&[4, 9], |_, _| Answer::status(204).no_content_length());
     not_modified_unasked = refused_as(&[4, 9], |_, _| Answer::status(304).no_content_length());
     reset_content = refused_as(&[4, 9], always(205));

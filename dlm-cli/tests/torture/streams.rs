@@ -1,5 +1,7 @@
 //! Servers that do nothing wrong, in all the forms that takes; and bodies that are encoded.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use dlm_testkit::fixtures;
 
@@ -39,8 +41,8 @@ scenarios! {
     });
 
     /// 128 MiB of zeros in 850 KB: saved as it is, in little memory.
-    gzip_bomb = ok(|q, f| f.first.with_data(fixtures::gzip_bomb(128 << 20)).answer(q).header("Content-Encoding", "gzip"))
-        .accept(|_| vec![fixtures::gzip_bomb(128 << 20)]);
+    gzip_bomb = ok(|q, f| f.first.with_data(BOMB.clone()).answer(q).header("Content-Encoding", "gzip"))
+        .accept(|_| vec![BOMB.clone()]);
 
     /// The framing is whole; that the packed stream in it ends early is not our affair.
     gzip_that_ends_early = either(|q, f| cut_gzip(f).answer(q).header("Content-Encoding", "gzip"))
@@ -52,6 +54,9 @@ scenarios! {
         _ => f.answer(q),
     }).accept_both().rate(RATE).killed(0.47);
 }
+
+/// Made once, and not on the server's own threads.
+static BOMB: LazyLock<Bytes> = LazyLock::new(|| fixtures::gzip_bomb(128 << 20));
 
 const ODD_TARGET: &str = "/a%20b%2Fc;v=1/file.bin?x=1%262&sig=a%2Bb%3D&u=http://h/p";
 /// Slow enough that a run can be killed in the middle.

@@ -250,8 +250,11 @@ impl Driver {
     /// The job is over: writes return, the last record is made, the sink and the journal are closed.
     async fn wind_up(&mut self, result: Result<Outcome>) -> Result<Outcome> {
         let deadline = Instant::now() + Duration::from_secs(2);
-        let stop_runs = async { while self.runs.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout_at(deadline, stop_runs).await;
+        if result.is_err() {
+            // What they still hold is worth keeping. After a success there is nothing, and dropping them is enough.
+            let stop_runs = async { while self.runs.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout_at(deadline, stop_runs).await;
+        }
         self.runs.abort_all();
         loop {
             let running = self.ledger.with(|s, _| s.running);

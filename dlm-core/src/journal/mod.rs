@@ -1,6 +1,7 @@
 //! What survives of one job.
 
 mod memory;
+mod replay;
 mod sidecar;
 
 use std::fmt::Debug;
@@ -125,70 +126,20 @@ pub struct Saved {
 
 impl Saved {
     /// What is left after these records.
+    #[allow(
+        single_use_lifetimes,
+        reason = "an anonymous lifetime is not allowed in an argument's impl Trait"
+    )]
     pub fn replay<'r>(records: impl IntoIterator<Item = &'r Record>) -> Self {
-        let mut saved = Self::default();
-        for r in records {
-            saved.apply(r);
-        }
-        for o in &mut saved.objects {
-            o.claims.sort_by_key(|c| (c.range.start, c.range.end));
-        }
-        saved
+        let mut replay = replay::Replay::default();
+        records.into_iter().for_each(|r| replay.apply(r));
+        replay.finish()
     }
 
     /// The object with this key.
     pub fn object(&self, key: &str) -> Option<&SavedObject> {
         self.objects.iter().find(|o| &*o.key == key)
     }
-
-    fn apply(&mut self, record: &Record) {
-        let (Record::Object { key, .. } | Record::Wrote { key, .. } | Record::Retract { key, .. } | Record::Restart { key, .. }) =
-            record;
-        let found = self.objects.iter().position(|o| o.key == *key);
-        let object = match (found, record) {
-            (Some(i), _) => &mut self.objects[i],
-            (None, Record::Object { generation, identity, remote, .. }) => {
-                self.objects.push(SavedObject {
-                    key: key.clone(),
-                    generation: *generation,
-                    identity: identity.clone(),
-                    remote: remote.clone(),
-                    claims: Vec::new(),
-                });
-                return;
-            }
-            // Claims of an object whose description is lost say nothing.
-            (None, _) => return,
-        };
-        match record {
-            Record::Object { generation, identity, remote, .. } => {
-                if *generation != object.generation || !object.identity.agrees(identity) {
-                    object.claims.clear();
-                }
-                object.generation = *generation;
-                object.identity = identity.clone();
-                object.remote = remote.clone();
-            }
-            Record::Wrote { generation, claims, .. } if *generation == object.generation => {
-                for c in claims.iter().filter(|c| c.range.start < c.range.end) {
-                    object.claims.retain(|old| !overlaps(&old.range, &c.range));
-                    object.claims.push(c.clone());
-                }
-            }
-            Record::Retract { generation, ranges, .. } if *generation == object.generation => {
-                object.claims.retain(|c| !ranges.iter().any(|r| overlaps(&c.range, r)));
-            }
-            Record::Restart { generation, .. } => {
-                object.generation = *generation;
-                object.claims.clear();
-            }
-            Record::Wrote { .. } | Record::Retract { .. } => {}
-        }
-    }
-}
-
-fn overlaps(a: &Range<u64>, b: &Range<u64>) -> bool {
-    a.start < b.end && b.start < a.end
 }
 
 /// What survives of one job: an append-only list of what the sink has already written.

@@ -85,6 +85,7 @@ impl State {
             let covered = v.done.covered();
             if covered > s.best {
                 s.best = covered;
+                l.gained = true;
                 if let Some(b) = self.bindings.get_mut(&binding) {
                     b.backoff.progress();
                 }
@@ -155,6 +156,7 @@ impl State {
         let want_end = l.want.to_range().end.min(v.len.unwrap_or(u64::MAX));
         if !l.rolling {
             let rest = v.done.gaps(l.want.to_range()).next();
+            l.cursor = rest.as_ref().map_or(want_end, |r| r.start);
             return if rest.is_some() { Next::Continue } else { Next::Stop };
         }
         l.cursor = l.cursor.max(to);
@@ -286,12 +288,18 @@ impl State {
     pub(super) fn place_in_order(&self, id: LeaseId) -> Place {
         let Some(l) = self.board.leases.get(&id) else { return Place::AtFrontier };
         let Some(v) = self.board.objects.get(&l.object) else { return Place::AtFrontier };
-        if l.cursor <= v.frontier() {
-            Place::AtFrontier
-        } else if l.cursor < v.horizon() {
-            Place::InWindow
-        } else {
+        // Counted from what has left, not from what was accepted: a reader that is slow holds everybody back.
+        let (out, piece) = self
+            .objects
+            .get(&l.object)
+            .map_or((0, 0), |s| (s.next_out, s.judge.piece_holding(s.next_out).map_or(0, |p| p.end - s.next_out)));
+        let window = v.window.unwrap_or(u64::MAX).max(piece);
+        if l.cursor >= out.saturating_add(window) {
             Place::Beyond
+        } else if l.cursor <= v.frontier() {
+            Place::AtFrontier
+        } else {
+            Place::InWindow
         }
     }
 

@@ -226,6 +226,8 @@ pub struct LeaseView {
     pub(crate) bytes: u64,
     pub(crate) meter: Meter,
     pub(crate) agreed: bool,
+    /// It brought the object further than it ever was.
+    pub(crate) gained: bool,
 }
 
 impl LeaseView {

@@ -96,7 +96,10 @@ impl State {
                 self.lease(w, binding, span, None, now).map_or(Decision::Wait, Decision::Lease)
             }
             Grant::Race { of, binding } if mine(binding) && self.may_race(w.source, binding, of, now) => {
-                let span = self.board.leases.get(&of).map(|l| Span { start: l.cursor, end: l.want.end });
+                let span = self.board.leases.get(&of).and_then(|l| {
+                    let start = self.board.objects.get(&l.object)?.done.first_missing(l.cursor);
+                    Some(Span { start, end: l.want.end }).filter(|s| s.to_range().end > start)
+                });
                 span.and_then(|s| self.lease(w, binding, s, Some(of), now)).map_or(Decision::Wait, Decision::Lease)
             }
             Grant::Retire => Decision::Retire,
@@ -136,7 +139,6 @@ impl State {
         b.source == source
             && b.object == l.object
             && self.board.may_lease(b, o, now)
-            && l.rolling
             && l.race_of.is_none()
             && !l.raced
             && o.dispute_at(l.cursor).is_none()
@@ -218,6 +220,7 @@ impl State {
             bytes: 0,
             meter,
             agreed: addressed,
+            gained: false,
         };
         o.leases.push(id);
         b.leases += 1;

@@ -390,6 +390,8 @@ impl State {
             p.banned = true;
         }
         after.news.push(NewsItem::Banned(party));
+        let label = self.label(party);
+        self.say(EventKind::Banned { party: label }, after);
         after.cancel.extend(self.board.leases.values().filter(|l| l.party == party).filter_map(|l| self.tokens.get(&l.id)).cloned());
         self.policy.on_event(now, &crate::sched::BoardEvent::Blamed(party), &self.board);
         if main {

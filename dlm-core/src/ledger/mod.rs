@@ -155,8 +155,6 @@ pub(crate) struct BindingState {
     pub(crate) target: Target,
     pub(crate) first: Option<Body>,
     backoff: Backoff,
-    /// How much the object had when the last failure was counted.
-    mark: u64,
     pub(crate) error: Option<Error>,
 }
 

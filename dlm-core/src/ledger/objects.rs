@@ -215,7 +215,6 @@ impl State {
                 target: binding.target,
                 first: binding.first,
                 backoff: Backoff::new(retries, max_pause, seed),
-                mark: 0,
                 error: None,
             },
         );

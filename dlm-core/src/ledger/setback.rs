@@ -17,19 +17,18 @@ const MOST_CHANGES: u32 = 4;
 impl State {
     pub(super) fn setback(&mut self, lease: LeaseId, id: BindingId, error: &Error, now: Instant, after: &mut After) {
         let Some(b) = self.board.bindings.get(&id) else { return };
-        let (object, source, live) = (b.object, b.source, b.leases);
+        let (source, live) = (b.source, b.leases);
         if b.failed || self.ended {
             return;
         }
         match error.kind() {
-            Kind::RangeIgnored => return self.downgrade(id, Caps::STREAM, now, after),
+            // Once it is known to have no ranges, the same refusal is no news: it counts as any other.
+            Kind::RangeIgnored if b.caps.seek != Seek::None => return self.downgrade(id, Caps::STREAM, now, after),
             Kind::Changed => return self.changed(id, error.clone(), now, after),
             _ => {}
         }
-        let best = self.objects.get(&object).map_or(0, |o| o.best);
+        let gained = self.board.leases.get(&lease).is_some_and(|l| l.gained);
         let Some(state) = self.bindings.get_mut(&id) else { return };
-        let gained = best > state.mark;
-        state.mark = best;
         let others = self.board.leases.values().any(|l| l.binding == id && l.id != lease && l.bytes > 0);
         if !error.is_transient() && error.fault() == Fault::Source && others && error.retry() != Retry::Never {
             // Refused while others of the same binding work: it allows fewer at once.

@@ -67,8 +67,8 @@ impl Adaptive {
         for gap in o.gaps(window).take(64) {
             let owner = board.leases_of(o.id()).find(|l| l.rolling() && l.reserved().end == gap.start && l.want().contains(gap.start));
             let (weight, start) = match owner {
-                // Nobody comes here: the first such gap, from its start.
-                None => (f64::INFINITY, gap.start),
+                // Nobody comes here: the longest such gap, so that requests are few.
+                None => (1e15 + (gap.end - gap.start).min(1 << 48) as f64, gap.start),
                 Some(_) if gap.end == u64::MAX => continue,
                 Some(l) => match split(&gap, l, b) {
                     Some(s) => s,
@@ -77,9 +77,6 @@ impl Adaptive {
             };
             if best.is_none_or(|(w, ..)| weight > w) {
                 best = Some((weight, start, gap.end));
-            }
-            if weight.is_infinite() {
-                break;
             }
         }
         if let Some((_, start, end)) = best {
@@ -126,11 +123,11 @@ fn worth_another(o: &ObjectView, board: &Board, running: u32) -> bool {
 fn race(b: &BindingView, o: &ObjectView, board: &Board, now: Instant) -> Option<Grant> {
     let len = o.len()?;
     let mut worst: Option<(f64, &LeaseView)> = None;
-    for l in board.leases_of(o.id()).filter(|l| l.rolling() && l.race_of().is_none() && !l.raced()) {
+    for l in board.leases_of(o.id()).filter(|l| l.race_of().is_none() && !l.raced()) {
         if !b.window().contains(l.cursor()) {
             continue;
         }
-        let left = l.want().to_range().end.min(len).saturating_sub(l.cursor()) as f64;
+        let left = l.want().to_range().end.min(len).saturating_sub(o.done().first_missing(l.cursor())) as f64;
         let silent = l.silent(now).as_secs_f64();
         // Silence counts against a speed that was measured before it.
         let theirs = l.rate().unwrap_or(left.max(1.0)).max(1.0) / (1.0 + 4.0 * (silent - 0.2).max(0.0));
@@ -165,9 +162,9 @@ impl Scheduler for Adaptive {
     fn tick(&mut self, now: Instant, board: &Board, out: &mut Vec<Order>) -> Option<Instant> {
         let mut rate = 0.0;
         let mut running = 0;
-        for l in board.leases().filter(|l| l.rolling()) {
-            running += 1;
-            rate += l.rate().unwrap_or(0.0);
+        for l in board.leases() {
+            running += u32::from(l.rolling());
+            rate += l.rate().filter(|_| l.rolling()).unwrap_or(0.0);
             // A racer has delivered all that this one was for.
             if let Some(o) = board.object(object_of(l, board))
                 && o.done().first_missing(l.cursor()) >= l.want().to_range().end.min(o.len().unwrap_or(u64::MAX))

@@ -43,7 +43,8 @@ impl Object {
         let len: usize = bufs.iter().map(Bytes::len).sum();
         let end = at + len as u64;
         // The run that the bytes begin in or go on from, so that a stream costs no copy of all before it.
-        let before = self.runs.range(..=at).next_back().filter(|(s, r)| **s + r.len() as u64 >= at).map(|(s, _)| *s);
+        let before =
+            self.runs.range(..=at).next_back().filter(|(s, r)| **s + r.len() as u64 >= at).map(|(s, _)| *s);
         let start = before.unwrap_or(at);
         let mut run = self.runs.remove(&start).unwrap_or_default();
         let from = (at - start) as usize;
@@ -155,7 +156,9 @@ impl State {
         let range = f.range.start..f.range.end.unwrap_or_else(|| o.end());
         let bytes = match f.kind {
             FileKind::Zeros => vec![0; (range.end.saturating_sub(range.start)) as usize].into(),
-            FileKind::Data => o.read(&range).ok_or_else(|| wrong(Kind::Corrupt, "bytes of it are missing"))?,
+            FileKind::Data => {
+                o.read(&range).ok_or_else(|| wrong(Kind::Corrupt, "bytes of it are missing"))?
+            }
         };
         self.committed.insert(id, bytes);
         Ok(())
@@ -175,7 +178,10 @@ impl Sink for MemorySink {
             .map(|f| {
                 if state.files.values().any(|old| old.path == f.path && old.id != f.id) {
                     let why = "two files of this download have this name";
-                    return (f.id, Err(Error::new(Kind::Exists, "use the file name").on(&f.path).because(why)));
+                    return (
+                        f.id,
+                        Err(Error::new(Kind::Exists, "use the file name").on(&f.path).because(why)),
+                    );
                 }
                 state.objects.entry(f.object).or_default();
                 state.files.insert(f.id, f.clone());
@@ -189,7 +195,9 @@ impl Sink for MemorySink {
         let capacity = state.capacity;
         let o = state.object(object)?;
         if capacity.is_some_and(|c| len > c) {
-            return Err(Error::new(Kind::NoSpace, "make room").because(format_args!("{len} bytes do not fit")));
+            return Err(
+                Error::new(Kind::NoSpace, "make room").because(format_args!("{len} bytes do not fit"))
+            );
         }
         o.len = Some(len);
         o.cut(len);
@@ -282,7 +290,10 @@ mod tests {
         let more = Batch::new(ObjectId(1), 4, vec!["abc".into()]);
         assert_eq!(s.write(more).await.unwrap_err().kind(), Kind::NoSpace);
         assert_eq!(s.read(ObjectId(1), 0..2).await.unwrap_err().kind(), Kind::Corrupt);
-        assert_eq!(s.write(Batch::new(ObjectId(7), 0, vec!["a".into()])).await.unwrap_err().kind(), Kind::Bug);
+        assert_eq!(
+            s.write(Batch::new(ObjectId(7), 0, vec!["a".into()])).await.unwrap_err().kind(),
+            Kind::Bug
+        );
     }
 
     proptest! {

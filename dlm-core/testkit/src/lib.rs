@@ -2,6 +2,8 @@
 //!
 //! [`http_server`] is a server on loopback whose every answer is scripted, byte by byte if need be: it lies about
 //! ranges, cuts, stalls, floods and counts what it served. [`fixtures`] makes bytes that are the same in every run.
+//! [`sim`] runs whole jobs in virtual time, from sources that cost only time.
 
 pub mod fixtures;
 pub mod http_server;
+pub mod sim;

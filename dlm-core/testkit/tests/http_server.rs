@@ -1,4 +1,5 @@
 //! The server tells exactly the lies it is asked to tell.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is a report")]
 
 use std::time::{Duration, Instant};
 

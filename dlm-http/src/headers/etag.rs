@@ -38,25 +38,14 @@ mod tests {
 
     #[test]
     fn the_grammar() {
-        for (text, weak) in [
-            ("\"\"", false),
-            ("\"a b\"", false),
-            ("W/\"x\"", true),
-            ("\"\u{e4}\"", false),
-            ("\"a\\\"", false),
-        ] {
-            let got = entity_tag(text.as_bytes());
-            // A space is no character of a tag.
-            if text.contains(' ') {
-                assert_eq!(got, None)
-            } else {
-                assert_eq!(got.unwrap().weak, weak, "{text}")
-            }
+        for (text, weak) in [("\"\"", false), ("W/\"x\"", true), ("\"\u{e4}\"", false), ("\"a\\\"", false)] {
+            assert_eq!(entity_tag(text.as_bytes()).unwrap().weak, weak, "{text}");
         }
         let long = format!("\"{}\"", "x".repeat(MAX));
-        for bad in
-            ["", "\"", "abc", "w/\"x\"", "W/x", "W/", "\"a\"b\"", "\"a", "a\"", "\"a\" ", "\"a\tb\"", &long]
-        {
+        for bad in [
+            "", "\"", "abc", "w/\"x\"", "W/x", "W/", "\"a\"b\"", "\"a", "a\"", "\"a\" ", "\"a b\"",
+            "\"a\tb\"", &long,
+        ] {
             assert_eq!(entity_tag(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(entity_tag(b"\"\xff\""), None);

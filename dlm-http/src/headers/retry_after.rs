@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::digits;
 
 /// The longest pause that is reported; a server that asks for more gets this.
-const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX: Duration = Duration::from_hours(24);
 
 /// How long the server asks to wait, as seen at `now`: a number of seconds or an HTTP-date. A date that has passed is
 /// no pause; more than a day is a day.

@@ -1,5 +1,6 @@
 //! A scripted server, and what a test wants to know of an answer.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a panic is a report")]
 
 use std::fmt::Debug;
 use std::net::SocketAddr;

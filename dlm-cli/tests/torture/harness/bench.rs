@@ -54,7 +54,21 @@ impl Bench {
             std::fs::write(root.path().join("ca.pem"), pem).unwrap();
         }
         let out = dir.join("file.bin");
-        Self { server, files, locator, flags, accept, before: None, also: Vec::new(), dir, out, home, into_dir, limit, root }
+        Self {
+            server,
+            files,
+            locator,
+            flags,
+            accept,
+            before: None,
+            also: Vec::new(),
+            dir,
+            out,
+            home,
+            into_dir,
+            limit,
+            root,
+        }
     }
 
     /// The folder above everything.

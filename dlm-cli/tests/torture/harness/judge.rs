@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::Digest as _;
 
+use super::Want;
 use super::bench::Bench;
 use super::process::Run;
-use super::Want;
 
 /// What one download may need: 64 MiB.
 const PEAK_KIB: u64 = 64 << 10;
@@ -29,10 +29,13 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// The rules of every run, however it ended.
 pub(crate) fn standing(bench: &Bench, run: &Run) {
-    assert!(!run.hung, "it hung: {run:?}");
+    assert!(!run.hung, "it hung, after {} requests: {run:?}", bench.server.requests());
     assert!(run.killed || run.signal.is_none(), "it died of a signal: {run:?}");
     assert!(!run.stderr.contains("panicked"), "it panicked: {run:?}");
-    assert!(!run.stderr.contains('\u{1b}') && !run.stdout.contains(&0x1b), "raw escapes were printed: {run:?}");
+    assert!(
+        !run.stderr.contains('\u{1b}') && !run.stdout.contains(&0x1b),
+        "raw escapes were printed: {run:?}"
+    );
     assert!(run.peak_kib < PEAK_KIB, "it took {} KiB of memory", run.peak_kib);
     if let Some(code) = run.code {
         assert!(matches!(code, 0..=9 | 130 | 143), "exit code {code} is not in the contract: {run:?}");
@@ -56,7 +59,11 @@ fn at_the_final_name(bench: &Bench, run: &Run) {
         assert!(left.is_empty(), "left behind after success: {left:?}");
     } else {
         let untouched = got == bench.before;
-        assert!(right || untouched, "wrong bytes at the final name: {}; {run:?}", describe(bench, got.as_deref()));
+        assert!(
+            right || untouched,
+            "wrong bytes at the final name: {}; {run:?}",
+            describe(bench, got.as_deref())
+        );
         let left = strangers(bench, &[".part", ".part.dlm"]);
         assert!(left.is_empty(), "strange files after a failure: {left:?}");
     }
@@ -81,7 +88,12 @@ fn describe(bench: &Bench, got: Option<&[u8]>) -> String {
     }
     if got.len() != data.len() {
         let prefix = data.starts_with(got);
-        return format!("{} bytes of {}, {}", got.len(), data.len(), if prefix { "a clean prefix" } else { "no prefix" });
+        return format!(
+            "{} bytes of {}, {}",
+            got.len(),
+            data.len(),
+            if prefix { "a clean prefix" } else { "no prefix" }
+        );
     }
     let (mut bad, mut zero) = (0, 0);
     for (g, d) in got.chunks(4096).zip(data.chunks(4096)) {
@@ -96,8 +108,16 @@ pub(crate) fn wanted(bench: &Bench, run: &Run, want: &Want) {
     match want {
         Want::Ok => assert_eq!(run.code, Some(0), "it gave up: {run:?}"),
         Want::Refused(codes) => {
-            assert!(run.code.is_some_and(|c| codes.contains(&c)), "exit code {:?}, not one of {codes:?}: {run:?}", run.code);
-            assert_eq!(std::fs::read(&bench.out).ok().filter(|_| !bench.into_dir), bench.before, "refused, and yet there");
+            assert!(
+                run.code.is_some_and(|c| codes.contains(&c)),
+                "exit code {:?}, not one of {codes:?}: {run:?}",
+                run.code
+            );
+            assert_eq!(
+                std::fs::read(&bench.out).ok().filter(|_| !bench.into_dir),
+                bench.before,
+                "refused, and yet there"
+            );
         }
         Want::Either => {}
     }
@@ -125,10 +145,15 @@ pub(crate) fn tree(root: &Path) -> Vec<(PathBuf, String)> {
     all
 }
 
-/// Fails where this secret was printed, stands in a name, or in a file that others may read.
+/// Fails where this secret was printed, or is on the disk.
 pub(crate) fn no_leak(bench: &Bench, run: &Run, secret: &str) {
     assert!(!run.stderr.contains(secret), "printed: {run:?}");
     assert!(!String::from_utf8_lossy(&run.stdout).contains(secret), "printed: {run:?}");
+    no_leak_on_disk(bench, secret);
+}
+
+/// Fails where this secret stands in a name or in a file.
+pub(crate) fn no_leak_on_disk(bench: &Bench, secret: &str) {
     for (path, what) in tree(bench.root()) {
         assert!(!contains(path.as_os_str().as_bytes(), secret.as_bytes()), "in a name: {}", path.display());
         if what != "folder" && !what.starts_with("link") {

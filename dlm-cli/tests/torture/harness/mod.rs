@@ -26,7 +26,11 @@ macro_rules! scenarios {
 
 /// Servers of all tests run here.
 pub(crate) static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime for the servers")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime for the servers")
 });
 
 /// The file of a scenario in two versions, the second with other bytes, `ETag` and date.
@@ -109,11 +113,17 @@ pub(crate) fn ok(handler: impl Fn(&Request, &Files) -> Answer + Send + Sync + 's
     scenario(Want::Ok, handler)
 }
 /// It must be refused, with this exit code.
-pub(crate) fn refused(code: i32, handler: impl Fn(&Request, &Files) -> Answer + Send + Sync + 'static) -> Scenario {
+pub(crate) fn refused(
+    code: i32,
+    handler: impl Fn(&Request, &Files) -> Answer + Send + Sync + 'static,
+) -> Scenario {
     scenario(Want::Refused(vec![code]), handler)
 }
 /// It must be refused, with one of these exit codes.
-pub(crate) fn refused_as(codes: &[i32], handler: impl Fn(&Request, &Files) -> Answer + Send + Sync + 'static) -> Scenario {
+pub(crate) fn refused_as(
+    codes: &[i32],
+    handler: impl Fn(&Request, &Files) -> Answer + Send + Sync + 'static,
+) -> Scenario {
     scenario(Want::Refused(codes.to_vec()), handler)
 }
 /// The exact bytes or a refusal.
@@ -235,7 +245,9 @@ impl Scenario {
     }
     /// Standard error must contain this.
     pub(crate) fn says(self, text: &'static str) -> Self {
-        self.and(move |_, run| assert!(run.stderr.contains(text), "the message does not say {text:?}: {run:?}"))
+        self.and(move |_, run| {
+            assert!(run.stderr.contains(text), "the message does not say {text:?}: {run:?}");
+        })
     }
 
     /// Runs it.
@@ -252,7 +264,9 @@ impl Scenario {
             builder = builder.rate(rate);
         }
         let (handler, own) = (self.handler.clone(), files.clone());
-        let server = RUNTIME.block_on(builder.start(move |q: &Request| handler(q, &own))).expect("a server on loopback");
+        let server = RUNTIME
+            .block_on(builder.start(move |q: &Request| handler(q, &own)))
+            .expect("a server on loopback");
         let locator = (self.locator)(&server, &self.path);
         let accept = (self.accept)(&files);
         let mut bench = Bench::new(server, locator, files, accept, self.flags, self.limit, self.into_dir);

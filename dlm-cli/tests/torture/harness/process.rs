@@ -86,6 +86,11 @@ impl Running {
     }
 
     fn look(&mut self) {
+        // For an instant after the start the new process still shows the memory of this one.
+        let exe = |who: &str| std::fs::read_link(format!("/proc/{who}/exe")).ok();
+        if exe(&self.child.id().to_string()) == exe("self") {
+            return;
+        }
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
         let kib = line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0);

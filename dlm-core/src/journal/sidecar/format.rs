@@ -97,21 +97,27 @@ fn decode(line: &[u8]) -> Option<Record> {
         Line::Object { key, generation, len, validator, remote } => Record::Object {
             key: arc(key),
             generation,
-            identity: Identity::new(len, match validator {
-                Version::Strong(s) => Validator::Strong(arc(s)),
-                Version::Weak { mtime, tag } => Validator::Weak { mtime, tag: tag.map(arc) },
-                Version::ContentAddressed => Validator::ContentAddressed,
-                Version::Unknown => Validator::Unknown,
-            }),
+            identity: Identity::new(
+                len,
+                match validator {
+                    Version::Strong(s) => Validator::Strong(arc(s)),
+                    Version::Weak { mtime, tag } => Validator::Weak { mtime, tag: tag.map(arc) },
+                    Version::ContentAddressed => Validator::ContentAddressed,
+                    Version::Unknown => Validator::Unknown,
+                },
+            ),
             remote: arc(remote),
         },
         Line::Wrote { key, generation, claims } => {
-            let claims = claims.into_iter().map(|(start, end, crc)| Some(Claim::new(start..end, hex8(&crc)?)));
+            let claims =
+                claims.into_iter().map(|(start, end, crc)| Some(Claim::new(start..end, hex8(&crc)?)));
             Record::Wrote { key: arc(key), generation, claims: claims.collect::<Option<_>>()? }
         }
-        Line::Retract { key, generation, ranges } => {
-            Record::Retract { key: arc(key), generation, ranges: ranges.into_iter().map(|(s, e)| s..e).collect() }
-        }
+        Line::Retract { key, generation, ranges } => Record::Retract {
+            key: arc(key),
+            generation,
+            ranges: ranges.into_iter().map(|(s, e)| s..e).collect(),
+        },
         Line::Restart { key, generation } => Record::Restart { key: arc(key), generation },
     })
 }

@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -30,6 +31,9 @@ use crate::sink::file::{Home, Shared, blocking, lock};
 
 /// Below this many records, writing anew is not worth it.
 const FEW: usize = 64;
+/// How long to wait for somebody who is done with the journal to let go of it: two seconds.
+const PATIENCE: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The journal beside the partial of a [`FileSink`](crate::FileSink), from [`FileSink::journal`](crate::FileSink::journal).
 ///
@@ -94,31 +98,18 @@ fn lines(records: usize) -> usize {
 
 impl Open {
     /// Opens what is there under the partial's lock, and reads it.
-    fn open(home: Home) -> Result<(Self, Option<Saved>)> {
-        let (dir, name) = (&home.dir, &home.name);
-        if let Some(stat) = dir.stat(name)?
-            && !is_file(&stat)
-        {
-            return Err(dir.not_plain(name, &stat));
-        }
-        let file = match dir.open_file(name, OFlags::RDWR | OFlags::APPEND, Mode::empty()) {
-            Ok(f) => f,
-            Err(Errno::NOENT) => return Ok((Self { home, file: None, len: 0, damaged: false, rewrite: None }, None)),
-            Err(e) => return Err(dir.error("open", name, e.into())),
+    fn at(home: Home) -> Result<(Self, Option<Saved>)> {
+        let Some(file) = open_locked(&home)? else {
+            return Ok((Self { home, file: None, len: 0, damaged: false, rewrite: None }, None));
         };
-        let stat = rustix::fs::fstat(&file).map_err(|e| dir.error("look at", name, e.into()))?;
-        if !is_file(&stat) {
-            return Err(dir.not_plain(name, &stat));
-        }
-        if stat.st_nlink > 1 {
-            return Err(dir.refuse(name, "it is a hard link to another file"));
-        }
-        guard(&home, &file)?;
+        let (dir, name) = (&home.dir, &home.name);
         let bytes = read_bytes(&file).map_err(|e| dir.error("read", name, e))?;
         let Scan { records, good } = scan(&bytes);
         let saved = (good > 0).then(|| Saved::replay(&records));
-        let rewrite =
-            saved.as_ref().filter(|s| records.len() > FEW && records.len() > 4 * lines(compact(s).len())).cloned();
+        let rewrite = saved
+            .as_ref()
+            .filter(|s| records.len() > FEW && records.len() > 4 * lines(compact(s).len()))
+            .cloned();
         let damaged = good < bytes.len();
         Ok((Self { home, file: Some(file), len: good as u64, damaged, rewrite }, saved))
     }
@@ -176,7 +167,9 @@ impl Open {
     }
 
     fn reread(&self) -> Result<(Scan, Option<Saved>)> {
-        let Some(file) = self.home.dir.read_file(&self.home.name)? else { return Ok((Scan::default(), None)) };
+        let Some(file) = self.home.dir.read_file(&self.home.name)? else {
+            return Ok((Scan::default(), None));
+        };
         let bytes = read_bytes(&file).map_err(|e| self.error("read", e))?;
         let scan = scan(&bytes);
         let saved = (scan.good > 0).then(|| Saved::replay(&scan.records));
@@ -185,7 +178,11 @@ impl Open {
 
     fn create(&self, name: &OsString) -> Result<File> {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL;
-        let file = self.home.dir.open_file(name, flags, PRIVATE).map_err(|e| self.home.dir.error("create", name, e.into()))?;
+        let file = self
+            .home
+            .dir
+            .open_file(name, flags, PRIVATE)
+            .map_err(|e| self.home.dir.error("create", name, e.into()))?;
         guard(&self.home, &file)?;
         Ok(file)
     }
@@ -242,15 +239,53 @@ impl Open {
     }
 }
 
-/// Locks the journal itself: a download of many files has no other lock of its own.
+/// Opens and locks what is there; `None` when nothing is.
+fn open_locked(home: &Home) -> Result<Option<File>> {
+    let (dir, name) = (&home.dir, &home.name);
+    let mut tries = 0;
+    loop {
+        if let Some(stat) = dir.stat(name)?
+            && !is_file(&stat)
+        {
+            return Err(dir.not_plain(name, &stat));
+        }
+        let file = match dir.open_file(name, OFlags::RDWR | OFlags::APPEND, Mode::empty()) {
+            Ok(f) => f,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(dir.error("open", name, e.into())),
+        };
+        let look = || rustix::fs::fstat(&file).map_err(|e| dir.error("look at", name, e.into()));
+        let stat = look()?;
+        if !is_file(&stat) {
+            return Err(dir.not_plain(name, &stat));
+        }
+        if stat.st_nlink > 1 {
+            return Err(dir.refuse(name, "it is a hard link to another file"));
+        }
+        tries += 1;
+        match guard(home, &file) {
+            // We hold the partial, so this is somebody who has just put it in place and is about to remove its journal.
+            Err(e) if e.kind() == Kind::Busy && !home.alone && tries < PATIENCE => std::thread::sleep(PAUSE),
+            Err(e) => return Err(e),
+            Ok(()) if dir.stat(name)?.is_some_and(|s| same(&s, &stat)) => return Ok(Some(file)),
+            // It was removed in the same moment.
+            Ok(()) if tries < PATIENCE => {}
+            Ok(()) => return Err(busy(home)),
+        }
+    }
+}
+
+/// Locks the journal: a download of many files has no other lock of its own.
 fn guard(home: &Home, file: &File) -> Result<()> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(Error::new(Kind::Busy, "open")
-            .on(home.dir.show(&home.name))
-            .because("another process has this download")),
+        Err(Errno::WOULDBLOCK) => Err(busy(home)),
         Err(e) => Err(home.dir.error("lock", &home.name, e.into())),
     }
+}
+
+fn busy(home: &Home) -> Error {
+    Error::new(Kind::Busy, "open").on(home.dir.show(&home.name)).because("another process has this download")
 }
 
 #[async_trait]
@@ -259,12 +294,12 @@ impl Journal for SidecarJournal {
         let (sink, state) = (self.sink.clone(), self.state.clone());
         blocking(move || {
             let Some(home) = sink.home() else {
-                return Ok(sink.guess()?.and_then(|home| peek(&home)));
+                return Ok(sink.guess().and_then(|home| peek(&home)));
             };
             let mut state = lock(&state);
             // Its lock has to end before it is taken again.
             state.open = None;
-            let (open, saved) = Open::open(home)?;
+            let (open, saved) = Open::at(home)?;
             state.open = Some(open);
             Ok(saved)
         })
@@ -284,7 +319,7 @@ impl Journal for SidecarJournal {
             };
             let mut open = match state.open.take() {
                 Some(open) => open,
-                None => Open::open(home)?.0,
+                None => Open::at(home)?.0,
             };
             let done = open.append(&checkpoint);
             state.open = Some(open);

@@ -140,7 +140,9 @@ impl FileSinkBuilder {
         if let Some(j) = &self.0.journal
             && (j.is_empty() || j.len() > 255 || j.as_encoded_bytes().iter().any(|b| matches!(b, b'/' | 0)))
         {
-            return Err(Error::new(Kind::Invalid, "use the journal's name").on(j.display()).because("it is no file name"));
+            return Err(Error::new(Kind::Invalid, "use the journal's name")
+                .on(j.display())
+                .because("it is no file name"));
         }
         Ok(Arc::new(FileSink::new(self.0)))
     }

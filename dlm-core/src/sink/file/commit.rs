@@ -1,7 +1,10 @@
 //! Putting a finished file under its final name.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, Timespec, Timestamps, UTIME_OMIT};
@@ -17,9 +20,24 @@ use crate::error::{Error, Kind, Result};
 use crate::object::{FileId, FileKind};
 
 impl Shared {
-    /// Commits one file. Runs on a blocking thread, one at a time.
-    pub(super) fn commit(&self, id: FileId) -> Result<()> {
+    /// Commits files; those of one folder share its sync. Runs on a blocking thread, one call at a time.
+    pub(super) fn commit(&self, ids: &[FileId]) -> Vec<(FileId, Result<()>)> {
         let _one_at_a_time = lock(&self.admin);
+        let mut done: Vec<_> = ids.iter().map(|id| (*id, self.commit_one(*id))).collect();
+        let mut synced: BTreeMap<PathBuf, Result<()>> = BTreeMap::new();
+        for (_, result) in &mut done {
+            if self.options.durable
+                && let Ok(Some(dir)) = result
+            {
+                let sync = synced.entry(dir.path().to_owned()).or_insert_with(|| dir.sync());
+                *result = sync.clone().map(|()| None);
+            }
+        }
+        done.into_iter().map(|(id, result)| (id, result.map(drop))).collect()
+    }
+
+    /// Commits one file; the folder's sync is left to do.
+    fn commit_one(&self, id: FileId) -> Result<Option<Arc<Dir>>> {
         let bug = |why: &'static str| Error::new(Kind::Bug, "finish the file").because(why);
         let (slot, object) = {
             let state = lock(&self.state);
@@ -29,8 +47,8 @@ impl Shared {
         };
         // Waits for writes that are on their way, and lets none begin.
         let mut stage = slot.alone();
-        let name = match &*stage {
-            Stage::Complete | Stage::Committed => return Ok(()),
+        let (name, dir) = match &*stage {
+            Stage::Complete | Stage::Committed => return Ok(None),
             Stage::Gone => return Err(bug("it was given up")),
             Stage::Open { part, dir, replace } => {
                 self.seal(&slot, part, object)?;
@@ -40,18 +58,14 @@ impl Shared {
                 if self.options.durable {
                     part.file().sync_all().map_err(|e| part.error("sync", e))?;
                 }
-                let name = self.rename(dir, part, &slot.name(), *replace)?;
-                if self.options.durable {
-                    dir.sync()?;
-                }
-                name
+                (self.rename(dir, part, &slot.name(), *replace)?, dir.clone())
             }
         };
         slot.rename(name);
         lock(&self.state).names.insert(slot.path());
         // Closes the partial, which ends the lock.
         *stage = Stage::Committed;
-        Ok(())
+        Ok(Some(dir))
     }
 
     /// Length and time as they should be.
@@ -87,13 +101,15 @@ impl Shared {
         if !part.is_named()? {
             return Err(dir.refuse(part.name(), "somebody has removed or replaced the partial"));
         }
-        let failed = |to: &OsStr, e: Errno| match e {
+        let failed = |to: &OsStr, e: Errno| {
+            match e {
             Errno::EXIST => exists(dir, to, "the name was taken meanwhile"),
             Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY => exists(dir, to, "a folder has this name"),
             Errno::PERM => dir.error("put in place", to, e.into()).advise(
                 "this file system can neither link nor rename without replacing: allow replacing, or choose another folder",
             ),
             e => dir.error("put in place", to, e.into()),
+        }
         };
         if replace {
             return match dir.rename(part.name(), name) {
@@ -141,7 +157,10 @@ fn keep_mode(dir: &Dir, name: &OsStr, part: &Part) {
 
 fn timespec(t: SystemTime) -> Timespec {
     match t.duration_since(UNIX_EPOCH) {
-        Ok(d) => Timespec { tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(d.subsec_nanos()) },
+        Ok(d) => Timespec {
+            tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(d.subsec_nanos()),
+        },
         Err(e) => {
             let d = e.duration();
             let up = i64::from(d.subsec_nanos() > 0);

@@ -28,7 +28,12 @@ impl Dir {
     /// Opens the folder that the caller named; links in *its* path are the caller's own.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let fd = rustix::fs::openat(CWD, here, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = rustix::fs::openat(
+            CWD,
+            here,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Ok(Self { fd: fd.into(), path: path.to_owned() })
     }
 
@@ -111,7 +116,10 @@ impl Dir {
 
     /// The refusal of a name that is in our way.
     pub(crate) fn refuse(&self, name: &OsStr, why: impl std::fmt::Display) -> Error {
-        Error::new(Kind::Io, "use").on(self.show(name)).because(why).advise("move it away, or choose another name")
+        Error::new(Kind::Io, "use")
+            .on(self.show(name))
+            .because(why)
+            .advise("move it away, or choose another name")
     }
 
     /// Removes a name; that there is none is no error.
@@ -178,8 +186,10 @@ enum MadeDir {
 impl Made {
     /// Makes the folder that the caller named, and those above it that are missing.
     pub(crate) fn root(&mut self, path: &Path) -> Result<()> {
-        let missing: Vec<&Path> =
-            path.ancestors().take_while(|p| !p.as_os_str().is_empty() && p.symlink_metadata().is_err()).collect();
+        let missing: Vec<&Path> = path
+            .ancestors()
+            .take_while(|p| !p.as_os_str().is_empty() && p.symlink_metadata().is_err())
+            .collect();
         for p in missing.into_iter().rev() {
             match std::fs::create_dir(p) {
                 Ok(()) => self.0.push(MadeDir::Root(p.to_owned())),

@@ -39,7 +39,9 @@ pub(super) fn is_right(
     let mut buf = vec![0; CHUNK];
     loop {
         if stop.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Cancelled, "check").on(dir.show(name)).because("the job was stopped"));
+            return Err(Error::new(Kind::Cancelled, "check")
+                .on(dir.show(name))
+                .because("the job was stopped"));
         }
         match file.read(&mut buf) {
             Ok(0) => break,

@@ -65,9 +65,8 @@ impl Layout {
             }
         }
         if covered < range.end {
-            return Err(Error::new(Kind::Bug, "use the object's bytes").because(format_args!(
-                "no file was prepared for its byte {covered}"
-            )));
+            return Err(Error::new(Kind::Bug, "use the object's bytes")
+                .because(format_args!("no file was prepared for its byte {covered}")));
         }
         Ok(shares)
     }

@@ -88,6 +88,8 @@ struct State {
 pub(crate) struct Home {
     pub(crate) dir: Arc<Dir>,
     pub(crate) name: OsString,
+    /// It stands beside no partial, so its own lock is the only one.
+    pub(crate) alone: bool,
 }
 
 impl FileSink {
@@ -167,7 +169,8 @@ impl Shared {
             Name::Source => slot.spec.path.parts().collect(),
         };
         let dir = self.sub(parts.split_last().map_or(&[][..], |(_, folders)| folders), None)?;
-        let gone = || Error::new(Kind::Io, "read back").on(dir.show(&name)).because("somebody has removed it");
+        let gone =
+            || Error::new(Kind::Io, "read back").on(dir.show(&name)).because("somebody has removed it");
         dir.read_file(&name)?.ok_or_else(gone)
     }
 
@@ -179,15 +182,15 @@ impl Shared {
         }
         let mut home = state.home.clone()?;
         if let (Some(name), Some(root)) = (&self.options.journal, &state.root) {
-            home = Home { dir: root.clone(), name: name.clone() };
+            home = Home { dir: root.clone(), name: name.clone(), alone: true };
         }
         Some(home)
     }
 
     /// Where the journal of an earlier run may be read before anything is settled.
-    pub(crate) fn guess(&self) -> Result<Option<Home>> {
+    pub(crate) fn guess(&self) -> Option<Home> {
         if !self.options.resume {
-            return Ok(None);
+            return None;
         }
         let (folders, name) = match (&self.options.journal, &self.options.name, &self.options.expect) {
             (Some(j), _, _) => (Vec::new(), j.clone()),
@@ -197,10 +200,10 @@ impl Shared {
                 folders.pop();
                 (folders, names::journal(p.file_name().as_ref()))
             }
-            (None, Name::Source, None) => return Ok(None),
+            (None, Name::Source, None) => return None,
         };
         // That a folder is missing or cannot be read will be said when something is written.
-        Ok(self.sub(&folders, None).ok().map(|dir| Home { dir, name }))
+        self.sub(&folders, None).ok().map(|dir| Home { dir, name, alone: false })
     }
 
     fn layout<T>(&self, object: ObjectId, f: impl FnOnce(&mut Layout) -> T) -> Result<T> {
@@ -280,7 +283,8 @@ impl Sink for FileSink {
 
     async fn prepare(&self, added: &[FileSpec]) -> Vec<(FileId, Result<Prepared>)> {
         let (shared, specs) = (self.0.clone(), added.to_vec());
-        let done = blocking(move || Ok(specs.iter().map(|s| (s.id, shared.prepare(s))).collect::<Vec<_>>())).await;
+        let done =
+            blocking(move || Ok(specs.iter().map(|s| (s.id, shared.prepare(s))).collect::<Vec<_>>())).await;
         done.unwrap_or_else(|e| added.iter().map(|s| (s.id, Err(e.clone()))).collect())
     }
 
@@ -293,16 +297,27 @@ impl Sink for FileSink {
         if slots.is_empty() {
             return Ok(());
         }
-        blocking(move || slots.iter().try_for_each(|s| s.set_len(len))).await
+        let shared = self.0.clone();
+        blocking(move || {
+            let done = slots.iter().try_for_each(|s| s.set_len(len));
+            if done.is_err() {
+                // Asked again, it is looked at again: there may be room by then.
+                shared.layout(object, |l| l.len = None)?;
+            }
+            done
+        })
+        .await
     }
 
     async fn write(&self, batch: Batch) -> Result<()> {
         if batch.len == 0 {
             return Ok(());
         }
-        let range = batch.at..batch.at.checked_add(batch.len).ok_or_else(|| {
-            Error::new(Kind::Bug, "write").because("the offset is too large")
-        })?;
+        let range = batch.at
+            ..batch
+                .at
+                .checked_add(batch.len)
+                .ok_or_else(|| Error::new(Kind::Bug, "write").because("the offset is too large"))?;
         let shares = self.0.layout(batch.object, |l| l.split(&range))??;
         let shares: Vec<_> = shares.into_iter().map(|s| (s.slot.epoch(), s)).collect();
         let permit = self.0.writers.clone().acquire_owned().await;
@@ -348,7 +363,7 @@ impl Sink for FileSink {
 
     async fn commit(&self, files: &[FileId]) -> Vec<(FileId, Result<()>)> {
         let (shared, ids) = (self.0.clone(), files.to_vec());
-        let done = blocking(move || Ok(ids.iter().map(|id| (*id, shared.commit(*id))).collect::<Vec<_>>())).await;
+        let done = blocking(move || Ok(shared.commit(&ids))).await;
         done.unwrap_or_else(|e| files.iter().map(|id| (*id, Err(e.clone()))).collect())
     }
 
@@ -370,7 +385,9 @@ impl Sink for FileSink {
 pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(f).await {
         Ok(done) => done,
-        Err(e) if e.is_cancelled() => Err(Error::new(Kind::Shutdown, "use the disk").because("the runtime ends")),
+        Err(e) if e.is_cancelled() => {
+            Err(Error::new(Kind::Shutdown, "use the disk").because("the runtime ends"))
+        }
         Err(e) => Err(Error::new(Kind::Bug, "use the disk").because("the work panicked").caused_by(e)),
     }
 }

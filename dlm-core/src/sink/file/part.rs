@@ -22,7 +22,7 @@ const MAX_SLICES: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Opened {
     /// It is ours.
-    Part(Part),
+    Part(Box<Part>),
     /// Somebody else holds it.
     Busy,
     /// Somebody else removed or renamed it in the same moment: look again.
@@ -79,7 +79,14 @@ impl Part {
             return Err(dir.refuse(name, "it is a hard link to another file"));
         }
         let ahead = Mutex::new(Ahead::new(&file));
-        Ok(Opened::Part(Self { file, dir: dir.clone(), name: name.to_owned(), stat, created, ahead }))
+        Ok(Opened::Part(Box::new(Self {
+            file,
+            dir: dir.clone(),
+            name: name.to_owned(),
+            stat,
+            created,
+            ahead,
+        })))
     }
 
     /// Whether it was made by this opening.
@@ -191,7 +198,9 @@ fn write_all(file: &File, bufs: &[Bytes], mut at: u64) -> io::Result<()> {
 pub(super) fn read_all(file: &File, buf: &mut [u8], at: u64, shown: &dyn Fn() -> String) -> Result<()> {
     file.read_exact_at(buf, at).map_err(|e| {
         if e.kind() == io::ErrorKind::UnexpectedEof {
-            Error::new(Kind::Corrupt, "read back").on(shown()).because("the partial is shorter than its journal says")
+            Error::new(Kind::Corrupt, "read back")
+                .on(shown())
+                .because("the partial is shorter than its journal says")
         } else {
             Error::io("read back", e).on(shown())
         }

@@ -34,17 +34,24 @@ impl Shared {
     pub(super) fn prepare(&self, spec: &FileSpec) -> Result<Prepared> {
         let _one_at_a_time = lock(&self.admin);
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(Kind::Shutdown, "prepare the file").on(&spec.path).because("the job has ended"));
+            return Err(Error::new(Kind::Shutdown, "prepare the file")
+                .on(&spec.path)
+                .because("the job has ended"));
         }
         let known = {
             let state = lock(&self.state);
             match (state.files.get(&spec.id), &self.options.name) {
-                (Some(_), _) => Some(Error::new(Kind::Bug, "prepare the file").on(&spec.path).because("it was prepared before")),
-                (None, Name::User(_) | Name::Below(_)) if !state.files.is_empty() => {
-                    Some(Error::new(Kind::Invalid, "use the file name").on(&spec.path).because(
-                        "a name was given for one file, and there are more",
-                    ).advise("give a folder instead"))
-                }
+                (Some(_), _) => Some(
+                    Error::new(Kind::Bug, "prepare the file")
+                        .on(&spec.path)
+                        .because("it was prepared before"),
+                ),
+                (None, Name::User(_) | Name::Below(_)) if !state.files.is_empty() => Some(
+                    Error::new(Kind::Invalid, "use the file name")
+                        .on(&spec.path)
+                        .because("a name was given for one file, and there are more")
+                        .advise("give a folder instead"),
+                ),
                 _ => None,
             }
         };
@@ -135,13 +142,15 @@ impl Shared {
             IfExists::Skip => Ok(Taken::Done),
             IfExists::Overwrite => Ok(Taken::Replace),
             IfExists::Rename => Ok(Taken::Number),
-            IfExists::Fail if is_right(dir, name, stat, spec, &self.options.digests, &self.closed)? => Ok(Taken::Done),
+            IfExists::Fail if is_right(dir, name, stat, spec, &self.options.digests, &self.closed)? => {
+                Ok(Taken::Done)
+            }
             IfExists::Fail => Err(exists(dir, name, "the name is taken")),
         }
     }
 
     /// The first numbered name that is free. One that is free but has a partial is an earlier run's: it goes on.
-    fn number(&self, dir: &Arc<Dir>, first: &OsStr) -> Result<(OsString, Part)> {
+    fn number(&self, dir: &Arc<Dir>, first: &OsStr) -> Result<(OsString, Box<Part>)> {
         for n in 1..=names::MAX_NUMBER {
             let name = names::numbered(first, n);
             if lock(&self.state).names.contains(&dir.path().join(&name)) || dir.stat(&name)?.is_some() {
@@ -201,7 +210,8 @@ impl Shared {
         {
             state.names.insert(slot.path());
             if let (Stage::Open { dir, .. }, true) = (&*slot.shared(), state.home.is_none()) {
-                state.home = Some(Home { dir: dir.clone(), name: names::journal(&slot.name()) });
+                state.home =
+                    Some(Home { dir: dir.clone(), name: names::journal(&slot.name()), alone: false });
             }
         }
         state.objects.entry(slot.spec.object).or_default().add(slot.clone());

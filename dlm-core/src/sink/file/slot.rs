@@ -33,7 +33,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// Bytes go to the partial.
-    Open { part: Part, dir: Arc<Dir>, replace: bool },
+    Open { part: Box<Part>, dir: Arc<Dir>, replace: bool },
     /// It is whole under its final name, and was before this job.
     Complete,
     /// It is whole under its final name.
@@ -91,7 +91,9 @@ impl Slot {
     pub(super) fn write(&self, epoch: u64, bufs: &[Bytes], at: u64) -> Result<()> {
         let stage = self.shared();
         if self.epoch() != epoch {
-            return Err(Error::new(Kind::Bug, "write").on(self.show()).because("the object started over meanwhile"));
+            return Err(Error::new(Kind::Bug, "write")
+                .on(self.show())
+                .because("the object started over meanwhile"));
         }
         match &*stage {
             // Padding is zeros, and they are there already.
@@ -99,9 +101,9 @@ impl Slot {
             Stage::Open { part, .. } => part.write(bufs, at),
             // Bytes that a piece shares with a neighbour; the file itself needs none.
             Stage::Complete => Ok(()),
-            Stage::Committed | Stage::Gone => {
-                Err(Error::new(Kind::Bug, "write").on(self.show()).because("the file is finished or given up"))
-            }
+            Stage::Committed | Stage::Gone => Err(Error::new(Kind::Bug, "write")
+                .on(self.show())
+                .because("the file is finished or given up")),
         }
     }
 
@@ -116,14 +118,18 @@ impl Slot {
             }
             Stage::Open { part, .. } => read_all(part.file(), buf, at, &shown),
             Stage::Complete | Stage::Committed => read_all(&reopen()?, buf, at, &shown),
-            Stage::Gone => Err(Error::new(Kind::Bug, "read back").on(shown()).because("the file was given up")),
+            Stage::Gone => {
+                Err(Error::new(Kind::Bug, "read back").on(shown()).because("the file was given up"))
+            }
         }
     }
 
     /// How many bytes are on the disk: a bound on what can be read.
     pub(super) fn on_disk(&self) -> Result<u64> {
         match &*self.shared() {
-            Stage::Open { part, .. } if self.spec.kind == FileKind::Data => Ok(super::dir::size(&part.stat()?)),
+            Stage::Open { part, .. } if self.spec.kind == FileKind::Data => {
+                Ok(super::dir::size(&part.stat()?))
+            }
             _ => Ok(u64::MAX),
         }
     }

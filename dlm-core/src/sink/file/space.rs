@@ -30,7 +30,10 @@ pub(super) fn check_room(file: &File, stat: &Stat, len: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Kind::NoSpace, "make room for")
-        .because(format_args!("{need} more bytes are needed and {free} are free: {} are missing", need - free))
+        .because(format_args!(
+            "{need} more bytes are needed and {free} are free: {} are missing",
+            need - free
+        ))
         .advise("make room, then run the same command again"))
 }
 
@@ -52,8 +55,8 @@ pub(super) fn reserve(_: &File, _: &Range<u64>) -> bool {
 
 #[cfg(target_os = "linux")]
 fn is_worth_it(file: &File) -> bool {
-    const EXT4: i64 = 0xef53;
-    rustix::fs::fstatfs(file).is_ok_and(|s| i64::from(s.f_type) == EXT4)
+    const EXT4: rustix::fs::FsWord = 0xef53;
+    rustix::fs::fstatfs(file).is_ok_and(|s| s.f_type == EXT4)
 }
 #[cfg(not(target_os = "linux"))]
 fn is_worth_it(_: &File) -> bool {

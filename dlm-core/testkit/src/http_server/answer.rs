@@ -247,7 +247,7 @@ impl Answer {
         }
         match &self.length {
             Length::Honest if self.chunk.is_none() => {
-                line("Content-Length", self.body.len().to_string().as_bytes())
+                line("Content-Length", self.body.len().to_string().as_bytes());
             }
             Length::Lies(all) => all.iter().for_each(|v| line("Content-Length", v.as_bytes())),
             Length::Honest | Length::Absent => {}
