@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dlm_core::{
-    Accept, Algorithm, Backend, Batch, Binding, Body, Caps, Cx, Discovery, DiscoveryStream, Engine, Error, FileId,
-    FileSpec, From, Hasher, Hint, Identity, JobSpec, Keep, Kind, Locator, MemoryJournal, ObjectId, ObjectSpec, Prepared,
-    RangeSource, Ranged, RelPath, Result, Sink, SinkCaps, SourceInfo, Span, Target, Validator,
+    Accept, Algorithm, Backend, Batch, Binding, Body, Caps, Cx, Discovery, DiscoveryStream, Engine, Error,
+    FileId, FileSpec, From, Hasher, Hint, Identity, JobSpec, Keep, Kind, Locator, MemoryJournal, ObjectId,
+    ObjectSpec, Prepared, RangeSource, Ranged, RelPath, Result, Sink, SinkCaps, SourceInfo, Span, Target,
+    Validator,
 };
 use futures::stream;
 
@@ -35,7 +36,13 @@ struct State {
 impl HashSink {
     fn new(algorithm: Algorithm) -> Arc<Self> {
         let hasher = algorithm.hasher();
-        Arc::new(Self(Mutex::new(State { algorithm, hasher, bytes: 0, files: Vec::new(), results: Vec::new() })))
+        Arc::new(Self(Mutex::new(State {
+            algorithm,
+            hasher,
+            bytes: 0,
+            files: Vec::new(),
+            results: Vec::new(),
+        })))
     }
 
     fn results(&self) -> Vec<String> {
@@ -95,7 +102,8 @@ impl Sink for HashSink {
         let mut state = self.lock();
         for id in files {
             let digest = state.hasher.clone().finish();
-            let path = state.files.iter().find(|f| f.id == *id).map(|f| f.path.to_string()).unwrap_or_default();
+            let path =
+                state.files.iter().find(|f| f.id == *id).map(|f| f.path.to_string()).unwrap_or_default();
             let line = format!("{path}: {} bytes, {digest}", state.bytes);
             state.results.push(line);
             // The next object of this job begins with its first byte.

@@ -320,7 +320,9 @@ impl Cx {
     pub async fn fetch(&self, locator: &Locator, max: usize) -> Result<Bytes> {
         match &self.fetch {
             Some(f) => f(locator.clone(), max).await,
-            None => Err(Error::new(Kind::Unsupported, "fetch").on(locator).because("there is no engine behind this call")),
+            None => Err(Error::new(Kind::Unsupported, "fetch")
+                .on(locator)
+                .because("there is no engine behind this call")),
         }
     }
 }
@@ -333,6 +335,9 @@ impl Default for Cx {
 
 impl Debug for Cx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cx").field("role", &self.role).field("timeouts", &self.timeouts).finish_non_exhaustive()
+        f.debug_struct("Cx")
+            .field("role", &self.role)
+            .field("timeouts", &self.timeouts)
+            .finish_non_exhaustive()
     }
 }

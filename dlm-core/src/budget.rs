@@ -25,7 +25,12 @@ impl Budget {
     }
 
     pub(crate) fn job(parent: &Arc<Self>) -> Arc<Self> {
-        Arc::new(Self { limit: parent.limit, used: AtomicU64::new(0), freed: Notify::new(), parent: Some(parent.clone()) })
+        Arc::new(Self {
+            limit: parent.limit,
+            used: AtomicU64::new(0),
+            freed: Notify::new(),
+            parent: Some(parent.clone()),
+        })
     }
 
     pub(crate) fn limit(&self) -> u64 {
@@ -39,7 +44,8 @@ impl Budget {
     /// Whether another chunk may be read. The chunk itself may overdraw.
     pub(crate) fn has_room(&self) -> bool {
         let used = self.used();
-        used < self.limit && self.parent.as_ref().is_none_or(|p| p.used() < p.limit || used < SHARE.min(p.limit))
+        used < self.limit
+            && self.parent.as_ref().is_none_or(|p| p.used() < p.limit || used < SHARE.min(p.limit))
     }
 
     /// Takes permits, whether there is room or not: the bytes are in memory already.

@@ -27,7 +27,8 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Every algorithm, weakest first.
-    pub const ALL: [Self; 6] = [Self::Crc32c, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512, Self::Blake3];
+    pub const ALL: [Self; 6] =
+        [Self::Crc32c, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512, Self::Blake3];
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
@@ -104,7 +105,9 @@ impl FromStr for Digest {
     /// Reads `ALGO:HEX`; case does not matter, `sha-256` is `sha256`.
     fn from_str(s: &str) -> Result<Self> {
         let wrong = |why: String| Error::new(Kind::Invalid, "read the checksum").on(s).because(why);
-        let (name, hex) = s.split_once(':').ok_or_else(|| wrong("it is not ALGO:HEX".into()).advise("write for example sha256:9f86d0…"))?;
+        let (name, hex) = s
+            .split_once(':')
+            .ok_or_else(|| wrong("it is not ALGO:HEX".into()).advise("write for example sha256:9f86d0…"))?;
         let plain = name.to_ascii_lowercase().replace('-', "");
         let algorithm = Algorithm::ALL.into_iter().find(|a| a.name() == plain).ok_or_else(|| {
             let known: Vec<_> = Algorithm::ALL.iter().map(|a| a.name()).collect();
@@ -208,9 +211,21 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_digest() {
-        for bad in ["", "sha256", "sha256:", "sha256:xy", "nope:00", "md5:900150983cd24fb0d6963f7d28e17f7", "crc32c:+64b3fb7"] {
+        for bad in [
+            "",
+            "sha256",
+            "sha256:",
+            "sha256:xy",
+            "nope:00",
+            "md5:900150983cd24fb0d6963f7d28e17f7",
+            "crc32c:+64b3fb7",
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
-        assert!("SHA-256:BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD".parse::<Digest>().is_ok());
+        assert!(
+            "SHA-256:BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD"
+                .parse::<Digest>()
+                .is_ok()
+        );
     }
 }

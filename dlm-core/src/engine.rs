@@ -82,7 +82,10 @@ pub struct EngineBuilder {
 
 impl fmt::Debug for EngineBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineBuilder").field("backends", &self.registry).field("memory", &self.memory).finish_non_exhaustive()
+        f.debug_struct("EngineBuilder")
+            .field("backends", &self.registry)
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,7 +139,13 @@ impl EngineBuilder {
 impl Engine {
     /// An engine with nothing in it yet.
     pub fn builder() -> EngineBuilder {
-        EngineBuilder { registry: Registry::new(), memory: MEMORY, rate: None, policy: None, compute: Compute::Blocking }
+        EngineBuilder {
+            registry: Registry::new(),
+            memory: MEMORY,
+            rate: None,
+            policy: None,
+            compute: Compute::Blocking,
+        }
     }
 
     /// Starts a job on the current runtime: bytes go to `sink`, what is needed to resume goes to `journal`.

@@ -95,7 +95,9 @@ impl Kind {
     /// The fault that an error of this kind has unless it says otherwise.
     pub const fn fault(self) -> Fault {
         match self {
-            Self::NotFound | Self::Denied | Self::RangeIgnored | Self::Throttled | Self::Protocol => Fault::Source,
+            Self::NotFound | Self::Denied | Self::RangeIgnored | Self::Throttled | Self::Protocol => {
+                Fault::Source
+            }
             Self::Timeout | Self::Reset | Self::Tls => Fault::Network,
             Self::Changed | Self::Corrupt => Fault::Integrity,
             Self::NoSpace | Self::Io | Self::Exists | Self::Busy => Fault::Sink,
@@ -108,9 +110,13 @@ impl Kind {
     pub const fn retry(self) -> Retry {
         match self {
             Self::Timeout | Self::Reset | Self::Throttled => Retry::Backoff,
-            Self::NotFound | Self::Denied | Self::RangeIgnored | Self::Protocol | Self::Changed | Self::Corrupt | Self::Tls => {
-                Retry::Elsewhere
-            }
+            Self::NotFound
+            | Self::Denied
+            | Self::RangeIgnored
+            | Self::Protocol
+            | Self::Changed
+            | Self::Corrupt
+            | Self::Tls => Retry::Elsewhere,
             _ => Retry::Never,
         }
     }
@@ -270,7 +276,11 @@ impl fmt::Display for Error {
         if !i.subject.is_empty() {
             write!(f, " {}", i.subject)?;
         }
-        if i.detail.is_empty() { write!(f, ": {}", i.kind.name().replace('_', " ")) } else { write!(f, ": {}", i.detail) }
+        if i.detail.is_empty() {
+            write!(f, ": {}", i.kind.name().replace('_', " "))
+        } else {
+            write!(f, ": {}", i.detail)
+        }
     }
 }
 

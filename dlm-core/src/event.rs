@@ -151,6 +151,15 @@ pub struct Snapshot {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self { state: JobState::Resolving, total: None, done: 0, received: 0, duplicate: 0, speed: 0, leases: 0, files: (0, 0) }
+        Self {
+            state: JobState::Resolving,
+            total: None,
+            done: 0,
+            received: 0,
+            duplicate: 0,
+            speed: 0,
+            leases: 0,
+            files: (0, 0),
+        }
     }
 }

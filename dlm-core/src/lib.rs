@@ -31,7 +31,9 @@ mod source;
 mod throttle;
 mod verify;
 
-pub use backend::{Accept, Backend, Binding, Cx, Discovery, DiscoveryStream, From, Hint, Options, ResumeHint, Timeouts};
+pub use backend::{
+    Accept, Backend, Binding, Cx, Discovery, DiscoveryStream, From, Hint, Options, ResumeHint, Timeouts,
+};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use engine::{Engine, EngineBuilder, Events, JobHandle};
 pub use error::{Error, Fault, Kind, Result, Retry, escape};
@@ -39,13 +41,13 @@ pub use event::{Event, EventKind, JobState, Snapshot, VerifiedBy};
 pub use job::{DigestKey, FileDone, JobSpec, Outcome, SourceReport};
 pub use journal::{Checkpoint, Claim, Journal, MemoryJournal, Record, Saved, SavedObject, SidecarJournal};
 pub use ledger::{
-    Ask, BindingView, Board, Claim as WorkClaim, Discovering, Lease, LeaseView, Limits, News, NewsItem, Next, ObjectView, Put, RangeSet,
-    Work,
+    Ask, BindingView, Board, Claim as WorkClaim, Discovering, Lease, LeaseView, Limits, News, NewsItem, Next,
+    ObjectView, Put, RangeSet, Work, WorkBench,
 };
 pub use locator::Locator;
 pub use object::{
-    BindingId, Evidence, FileId, FileKind, FileSpec, Identity, JobId, LeaseId, ObjectId, ObjectSpec, PartyId, Role, SourceId, Span,
-    Target, Trust, Validator,
+    BindingId, Evidence, FileId, FileKind, FileSpec, Identity, JobId, LeaseId, ObjectId, ObjectSpec, PartyId,
+    Role, SourceId, Span, Target, Trust, Validator,
 };
 pub use path::{MAX_NAME, RelPath};
 pub use range::{Body, ByteStream, RangeSource};
@@ -53,6 +55,9 @@ pub use ranged::Ranged;
 pub use registry::Registry;
 pub use retry::Backoff;
 pub use sched::{Adaptive, Asker, BoardEvent, Grant, Order, Ordered, Scheduler};
-pub use sink::{Batch, FileSink, FileSinkBuilder, IfExists, Keep, MemorySink, Order as SinkOrder, Prepared, Sink, SinkCaps, StreamSink};
+pub use sink::{
+    Batch, FileSink, FileSinkBuilder, IfExists, Keep, MemorySink, Order as SinkOrder, Prepared, Sink,
+    SinkCaps, StreamSink,
+};
 pub use source::{AbortCost, Caps, Exit, Seek, Source, SourceInfo};
 pub use verify::{FixedPieces, Piece, PieceHasher, Proof, VariablePieces, Verdict};

@@ -174,8 +174,11 @@ impl Identity {
         }
         match (&self.validator, &seen.validator) {
             (Validator::Strong(a), Validator::Strong(b)) => a == b,
-            (Validator::Weak { mtime: m1, tag: t1 }, Validator::Weak { mtime: m2, tag: t2 }) => m1 == m2 && t1 == t2,
-            (Validator::ContentAddressed, Validator::ContentAddressed) | (Validator::Unknown, Validator::Unknown) => true,
+            (Validator::Weak { mtime: m1, tag: t1 }, Validator::Weak { mtime: m2, tag: t2 }) => {
+                m1 == m2 && t1 == t2
+            }
+            (Validator::ContentAddressed, Validator::ContentAddressed)
+            | (Validator::Unknown, Validator::Unknown) => true,
             _ => false,
         }
     }

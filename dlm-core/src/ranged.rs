@@ -93,7 +93,11 @@ async fn serve<S: RangeSource>(source: Arc<S>, mut lease: Lease, cx: Cx) {
             Some(body) => (body, Bytes::new()),
             None => {
                 let held = lease.held();
-                let overlap = if held.validator.is_strong() { Bytes::new() } else { lease.before(want.start, OVERLAP).await };
+                let overlap = if held.validator.is_strong() {
+                    Bytes::new()
+                } else {
+                    lease.before(want.start, OVERLAP).await
+                };
                 let ask = Span { start: want.start - overlap.len() as u64, end: want.end };
                 let limits = cx.timeouts();
                 let patience = limits.connect + limits.idle + Duration::from_secs(5);
@@ -175,7 +179,11 @@ async fn deliver(
                 return match span.end {
                     Some(end) if at < end => Answer::Failed(cut(lease, end - at)),
                     Some(_) if at > began => Answer::More,
-                    Some(_) => Answer::Failed(Error::new(Kind::Protocol, "fetch").on(&lease.target().remote).because("the answer holds nothing new")),
+                    Some(_) => Answer::Failed(
+                        Error::new(Kind::Protocol, "fetch")
+                            .on(&lease.target().remote)
+                            .because("the answer holds nothing new"),
+                    ),
                     None => Answer::Ended(at),
                 };
             }
@@ -216,7 +224,9 @@ async fn deliver(
 fn placed(lease: &Lease, span: Span, identity: &Identity, want: Span) -> Result<()> {
     let remote = &lease.target().remote;
     if span.start > want.start || span.end.is_some_and(|e| e <= want.start && e > span.start) {
-        return Err(Error::new(Kind::RangeIgnored, "fetch").on(remote).because("the server sent another range than was asked for"));
+        return Err(Error::new(Kind::RangeIgnored, "fetch")
+            .on(remote)
+            .because("the server sent another range than was asked for"));
     }
     if want.start - span.start > NEAR {
         return Err(Error::new(Kind::RangeIgnored, "fetch").on(remote).because("the server ignores ranges"));
@@ -224,7 +234,9 @@ fn placed(lease: &Lease, span: Span, identity: &Identity, want: Span) -> Result<
     if let (Some(end), Some(len)) = (span.end, identity.len)
         && end > len
     {
-        return Err(Error::new(Kind::Protocol, "fetch").on(remote).because("the server's range ends behind the file's end"));
+        return Err(Error::new(Kind::Protocol, "fetch")
+            .on(remote)
+            .because("the server's range ends behind the file's end"));
     }
     Ok(())
 }
@@ -234,5 +246,7 @@ fn silence(lease: &Lease) -> Error {
 }
 
 fn cut(lease: &Lease, missing: u64) -> Error {
-    Error::new(Kind::Reset, "fetch").on(&lease.target().remote).because(format_args!("the answer ended {missing} bytes early"))
+    Error::new(Kind::Reset, "fetch")
+        .on(&lease.target().remote)
+        .because(format_args!("the answer ended {missing} bytes early"))
 }

@@ -66,9 +66,11 @@ pub struct Caps {
 
 impl Caps {
     /// Any range, as many at once as the policy likes.
-    pub const RANGES: Self = Self { seek: Seek::Any, max_parallel: u32::MAX, abort: AbortCost::Connection, self_verifying: false };
+    pub const RANGES: Self =
+        Self { seek: Seek::Any, max_parallel: u32::MAX, abort: AbortCost::Connection, self_verifying: false };
     /// One transfer from the start, and no other.
-    pub const STREAM: Self = Self { seek: Seek::None, max_parallel: 1, abort: AbortCost::Connection, self_verifying: false };
+    pub const STREAM: Self =
+        Self { seek: Seek::None, max_parallel: 1, abort: AbortCost::Connection, self_verifying: false };
 
     /// The same, with at most `n` transfers at once.
     pub const fn max_parallel(mut self, n: u32) -> Self {

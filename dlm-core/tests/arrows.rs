@@ -22,7 +22,19 @@ const IN_TESTS: &str = "dlm-testkit";
 
 /// Schemes of addresses. No text in the code of `dlm-core` holds one of these words…
 const SCHEMES: &[&str] = &[
-    "bittorrent", "file", "ftp", "ftps", "gs", "http", "https", "ipfs", "ipns", "magnet", "s3", "sftp", "webdav",
+    "bittorrent",
+    "file",
+    "ftp",
+    "ftps",
+    "gs",
+    "http",
+    "https",
+    "ipfs",
+    "ipns",
+    "magnet",
+    "s3",
+    "sftp",
+    "webdav",
 ];
 /// …except these: where, and a part of the text.
 const EXCEPTIONS: &[(&str, &str)] = &[
@@ -36,8 +48,18 @@ const PLAIN_WORDS: &[&str] = &["file"];
 
 /// What opens a socket, or would bring what does.
 const SOCKETS: &[&str] = &[
-    "TcpListener", "TcpSocket", "TcpStream", "UdpSocket", "UnixDatagram", "UnixListener", "UnixStream", "hyper", "net",
-    "reqwest", "rustls", "socket2",
+    "TcpListener",
+    "TcpSocket",
+    "TcpStream",
+    "UdpSocket",
+    "UnixDatagram",
+    "UnixListener",
+    "UnixStream",
+    "hyper",
+    "net",
+    "reqwest",
+    "rustls",
+    "socket2",
 ];
 
 fn metadata() -> Value {
@@ -63,7 +85,8 @@ fn dependencies(metadata: &Value) -> Vec<(&str, &str, &str)> {
         .flat_map(|p| {
             let name = p["name"].as_str().unwrap();
             let all = p["dependencies"].as_array().unwrap();
-            all.iter().map(move |d| (name, d["name"].as_str().unwrap(), d["kind"].as_str().unwrap_or("normal")))
+            all.iter()
+                .map(move |d| (name, d["name"].as_str().unwrap(), d["kind"].as_str().unwrap_or("normal")))
         })
         .collect()
 }
@@ -186,7 +209,8 @@ fn offences(source: &str, file: &str) -> Vec<String> {
     let mut out = Vec::new();
     for (at, text) in &literals {
         // A literal of a test is a blank in the code now.
-        let excepted = EXCEPTIONS.iter().any(|(f, t)| file == *f && (text == t || t.len() > 4 && text.contains(t)));
+        let excepted =
+            EXCEPTIONS.iter().any(|(f, t)| file == *f && (text == t || t.len() > 4 && text.contains(t)));
         if code.as_bytes()[*at] == b'"' && !excepted && names_a_scheme(text) {
             out.push(format!("{text:?}"));
         }
@@ -259,7 +283,8 @@ fn end_of_comment(bytes: &[u8], start: usize) -> usize {
 
 /// The number of `#` of a raw text that begins at the `r` here.
 fn raw_text(bytes: &[u8], at: usize) -> Option<usize> {
-    let in_word = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] != b'b' || bytes[at - 1] == b'_');
+    let in_word =
+        at > 0 && (bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] != b'b' || bytes[at - 1] == b'_');
     if bytes[at] != b'r' || in_word {
         return None;
     }
@@ -274,7 +299,8 @@ fn end_of_quote(bytes: &[u8], at: usize) -> usize {
     }
     // A character is one to four bytes long; a lifetime is never followed by a quote so closely.
     let close = (2..=5).find(|n| bytes.get(at + n) == Some(&b'\''));
-    let one = close.filter(|n| std::str::from_utf8(&bytes[at + 1..at + n]).is_ok_and(|s| s.chars().count() == 1));
+    let one =
+        close.filter(|n| std::str::from_utf8(&bytes[at + 1..at + n]).is_ok_and(|s| s.chars().count() == 1));
     at + one.map_or(1, |n| n + 1)
 }
 

@@ -32,7 +32,8 @@ fn mixed(object: Object) -> (Plan, f64, String) {
     lengthless.lengthless = true;
     lengthless.caps = Caps::RANGES.seek(Seek::StartOnly).max_parallel(1);
     let ideal = object.data.len() as f64 / rate;
-    let plan = Plan::of(object).source(ranged.make()).source(SimSwarm { peers }.make()).source(lengthless.make());
+    let plan =
+        Plan::of(object).source(ranged.make()).source(SimSwarm { peers }.make()).source(lengthless.make());
     (plan, ideal, format!("peer {liar}"))
 }
 
@@ -57,7 +58,11 @@ fn many(seeds: u64) {
         let (report, ideal, liar) = run(seed, &data);
         // The liar lies whenever it delivers: it is named unless it never got to deliver a piece.
         let delivered = report.suspects.contains(&liar);
-        assert!(!delivered || report.banned == [liar.clone()], "seed {seed}: banned {:?}, liar {liar}", report.banned);
+        assert!(
+            !delivered || report.banned == [liar.clone()],
+            "seed {seed}: banned {:?}, liar {liar}",
+            report.banned
+        );
         assert!(delivered, "seed {seed}: the liar was never caught");
         duplicate += report.snapshot.duplicate;
         ratios.push(report.seconds / ideal);
@@ -65,7 +70,11 @@ fn many(seeds: u64) {
     ratios.sort_by(f64::total_cmp);
     let at = |p: f64| ratios[((ratios.len() - 1) as f64 * p) as usize];
     let (median, p95) = (at(0.5), at(0.95));
-    println!("{seeds} seeds: median {median:.3} of the ideal, p95 {p95:.3}, worst {:.3}, duplicate {} KiB a run", at(1.0), duplicate / seeds >> 10);
+    println!(
+        "{seeds} seeds: median {median:.3} of the ideal, p95 {p95:.3}, worst {:.3}, duplicate {} KiB a run",
+        at(1.0),
+        duplicate / seeds >> 10
+    );
     assert!(median <= 1.15 && p95 <= 1.35, "median {median:.3}, p95 {p95:.3}");
 }
 

@@ -1,7 +1,7 @@
 //! Fetches an address and counts its bytes, to measure what the data path costs by itself.
 //!
-//! `count URL` reads through the backend, which drives each connection from its body. `count URL spawn` runs hyper's
-//! connection in a task of its own instead, for comparison.
+//! `count URL [TIMES]` reads through the backend, which drives each connection from its body. `count URL spawn` runs
+//! hyper's connection in a task of its own instead, for comparison.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::time::{Duration, Instant};
@@ -26,8 +26,13 @@ fn main() -> Result<()> {
     let dialer =
         Dialer::builder().tls(TlsConfig::builder().alpn(["http/1.1"]).insecure(true).build()).build();
     let began = Instant::now();
-    let task =
-        async move { if how == "spawn" { spawned(&url, &dialer).await } else { driven(url, dialer).await } };
+    let task = async move {
+        if how == "spawn" {
+            spawned(&url, &dialer).await
+        } else {
+            driven(url, dialer, how.parse().unwrap_or(1)).await
+        }
+    };
     let (bytes, frames) = runtime.block_on(async { tokio::spawn(task).await.map_err(|e| failed(&e))? })?;
     println!(
         "{bytes} bytes in {frames} frames, {:?}, {:.3} s on a processor",
@@ -48,17 +53,19 @@ fn failed(e: &dyn std::fmt::Display) -> Error {
     Error::new(Kind::Bug, "count").because(e)
 }
 
-async fn driven(url: Locator, dialer: Dialer) -> Result<(u64, u64)> {
+async fn driven(url: Locator, dialer: Dialer, times: u32) -> Result<(u64, u64)> {
     let backend = HttpBackend::builder().dialer(dialer).build();
-    let mut found = backend.resolve(From::Locator(url), &Cx::new()).await?;
     let (mut bytes, mut frames) = (0, 0);
-    while let Some(discovery) = found.next().await {
-        if let Discovery::Bind(mut binding) = discovery?
-            && let Some(mut body) = binding.first.take()
-        {
-            while let Some(data) = body.stream.next().await {
-                bytes += data?.len() as u64;
-                frames += 1;
+    for _ in 0..times {
+        let mut found = backend.resolve(From::Locator(url.clone()), &Cx::new()).await?;
+        while let Some(discovery) = found.next().await {
+            if let Discovery::Bind(mut binding) = discovery?
+                && let Some(mut body) = binding.first.take()
+            {
+                while let Some(data) = body.stream.next().await {
+                    bytes += data?.len() as u64;
+                    frames += 1;
+                }
             }
         }
     }

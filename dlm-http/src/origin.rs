@@ -68,6 +68,8 @@ impl RangeSource for Origin {
             reply = visit.fetch(visit.start(), &Ask::PLAIN).await?;
         }
         if !reply.parts.status.is_success() {
+            // The beginning of the way may know a better end the next time.
+            self.client.finals.forget(locator);
             return Err(refusal(reply, held).await);
         }
         let meaning = meaning(&reply, true)?;

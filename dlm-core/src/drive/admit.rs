@@ -42,10 +42,16 @@ impl Driver {
     }
 
     async fn add_file(&mut self, spec: FileSpec) -> Result<()> {
-        self.say(EventKind::Found { file: spec.id, path: crate::escape(&spec.path.to_string()), len: spec.len });
+        self.say(EventKind::Found {
+            file: spec.id,
+            path: crate::escape(&spec.path.to_string()),
+            len: spec.len,
+        });
         let answers = self.ledger.sink.prepare(std::slice::from_ref(&spec)).await;
         let answer = answers.into_iter().find(|(id, _)| *id == spec.id).map(|(_, r)| r);
-        let answer = answer.unwrap_or_else(|| Err(Error::new(Kind::Bug, "prepare the file").because("the sink gave no answer")));
+        let answer = answer.unwrap_or_else(|| {
+            Err(Error::new(Kind::Bug, "prepare the file").because("the sink gave no answer"))
+        });
         let existed = answer? == Prepared::Complete;
         let (id, object) = (spec.id, spec.object);
         if existed {
@@ -109,7 +115,10 @@ impl Driver {
 
     /// Checks what an earlier run left of the object; what is good need not be fetched.
     async fn restore(&mut self, object: ObjectId, identity: &Identity, remote: &Arc<str>) -> Result<()> {
-        let key = self.ledger.with(|s, _| s.board.object(object).map(|o| o.key.clone())).unwrap_or_else(|| "".into());
+        let key = self
+            .ledger
+            .with(|s, _| s.board.object(object).map(|o| o.key.clone()))
+            .unwrap_or_else(|| "".into());
         self.keeper.name(object, key.clone(), identity.clone(), remote.clone());
         if self.ledger.caps.order == Order::Next {
             return Ok(());
@@ -121,7 +130,8 @@ impl Driver {
             return Ok(());
         };
         let proven = self.ledger.with(|s, _| s.objects.get(&object).is_some_and(|o| o.judge.mixes()));
-        let same_version = saved.identity.agrees(identity) && (proven || saved.identity.validator != Validator::Unknown);
+        let same_version =
+            saved.identity.agrees(identity) && (proven || saved.identity.validator != Validator::Unknown);
         if !same_version || saved.claims.is_empty() {
             let generation = saved.generation + 1;
             let restart = Record::Restart { key, generation };
@@ -129,7 +139,9 @@ impl Driver {
             self.ledger.sink.truncate(object).await?;
             self.ledger.with(|s, _| s.restore(object, &RangeSet::new(), generation));
             if !saved.claims.is_empty() {
-                let why = Error::new(Kind::Changed, "go on").on(remote).because("the file is not the one that was begun");
+                let why = Error::new(Kind::Changed, "go on")
+                    .on(remote)
+                    .because("the file is not the one that was begun");
                 self.say(EventKind::Restarted { object, why });
             }
             return Ok(());
@@ -153,11 +165,16 @@ impl Driver {
             }
         }
         if !bad.is_empty() {
-            let retract = Record::Retract { key: saved.key.clone(), generation: saved.generation, ranges: bad.clone() };
+            let retract =
+                Record::Retract { key: saved.key.clone(), generation: saved.generation, ranges: bad.clone() };
             self.journal.record(&Checkpoint::new(vec![retract]).durable(self.spec.durable)).await?;
         }
         self.resumed += good.covered();
-        self.say(EventKind::Resumed { object, bytes: good.covered(), damaged: bad.iter().map(|r| r.end - r.start).sum() });
+        self.say(EventKind::Resumed {
+            object,
+            bytes: good.covered(),
+            damaged: bad.iter().map(|r| r.end - r.start).sum(),
+        });
         self.ledger.with(|s, _| s.restore(object, &good, saved.generation));
         Ok(())
     }

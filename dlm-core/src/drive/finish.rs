@@ -40,7 +40,10 @@ impl Driver {
         let ready: Vec<(ObjectId, u32)> = self.ledger.with(|s, _| {
             let ids: Vec<ObjectId> = s.objects.keys().copied().collect();
             let ready: Vec<ObjectId> = ids.into_iter().filter(|id| s.drained(*id)).collect();
-            ready.into_iter().map(|id| (id, s.board.object(id).map_or(0, crate::ObjectView::generation))).collect()
+            ready
+                .into_iter()
+                .map(|id| (id, s.board.object(id).map_or(0, crate::ObjectView::generation)))
+                .collect()
         });
         for (id, generation) in ready {
             self.record_restart(id, generation).await?;
@@ -55,7 +58,9 @@ impl Driver {
     pub(super) async fn conclude(&mut self) -> Result<()> {
         let full: Vec<ObjectId> = self.ledger.with(|s, _| {
             let open = s.objects.iter().filter(|(_, o)| o.prepared && !o.complete);
-            open.filter(|(id, _)| s.board.object(**id).is_some_and(|v| v.remaining() == Some(0))).map(|(id, _)| *id).collect()
+            open.filter(|(id, _)| s.board.object(**id).is_some_and(|v| v.remaining() == Some(0)))
+                .map(|(id, _)| *id)
+                .collect()
         });
         for id in full {
             // Nothing may stay gathered for company that will not come.
@@ -114,7 +119,8 @@ impl Driver {
             self.say(EventKind::Committed { file: id });
         }
         if let Some(f) = ids.iter().find(|id| self.files.get(id).is_some_and(|f| !f.committed)) {
-            return Err(Error::new(Kind::Bug, "finish the file").because(format_args!("the sink gave no answer for file {f}")));
+            return Err(Error::new(Kind::Bug, "finish the file")
+                .because(format_args!("the sink gave no answer for file {f}")));
         }
         Ok(())
     }

@@ -72,7 +72,8 @@ impl Driver {
                 .board
                 .objects()
                 .map(|o| {
-                    let by = o.primary.or_else(|| o.bindings.first().copied()).and_then(|b| s.board.binding(b));
+                    let by =
+                        o.primary.or_else(|| o.bindings.first().copied()).and_then(|b| s.board.binding(b));
                     (o.id, o.generation, o.len, by.and_then(|b| b.identity.clone()))
                 })
                 .collect();
@@ -119,7 +120,11 @@ impl Driver {
         let mut records = Vec::new();
         for (object, generation, range) in &all {
             if let Some(n) = self.keeper.names.get(object) {
-                records.push(Record::Retract { key: n.key.clone(), generation: *generation, ranges: vec![range.clone()] });
+                records.push(Record::Retract {
+                    key: n.key.clone(),
+                    generation: *generation,
+                    ranges: vec![range.clone()],
+                });
             }
         }
         // Claims of these bytes that are not in the journal yet must not come after the retraction.
@@ -151,8 +156,11 @@ fn meets(a: &Range<u64>, b: &Range<u64>) -> bool {
 
 /// The claims of one object, neighbours joined.
 fn claims(dirty: &[Dirty], object: ObjectId, generation: u32) -> Vec<Claim> {
-    let mut all: Vec<Claim> =
-        dirty.iter().filter(|d| d.object == object && d.generation == generation).map(|d| d.claim.clone()).collect();
+    let mut all: Vec<Claim> = dirty
+        .iter()
+        .filter(|d| d.object == object && d.generation == generation)
+        .map(|d| d.claim.clone())
+        .collect();
     all.sort_by_key(|c| c.range.start);
     let mut out: Vec<Claim> = Vec::new();
     for c in all {
@@ -160,7 +168,12 @@ fn claims(dirty: &[Dirty], object: ObjectId, generation: u32) -> Vec<Claim> {
             // A claim is checked whole, and dropped whole when a part of it is wrong: keep them moderate.
             Some(last) if last.range.end == c.range.start && c.range.end - last.range.start <= 8 << 20 => {
                 let len = c.range.end - c.range.start;
-                let joined = crc_fast::checksum_combine(crc_fast::CrcAlgorithm::Crc32Iscsi, u64::from(last.crc), u64::from(c.crc), len);
+                let joined = crc_fast::checksum_combine(
+                    crc_fast::CrcAlgorithm::Crc32Iscsi,
+                    u64::from(last.crc),
+                    u64::from(c.crc),
+                    len,
+                );
                 *last = Claim::new(last.range.start..c.range.end, joined as u32);
             }
             _ => out.push(c),
@@ -181,7 +194,10 @@ mod tests {
         let part = |r: Range<u64>| Dirty {
             object: ObjectId(0),
             generation: 3,
-            claim: Claim::new(r.clone(), crc32c(&[Bytes::copy_from_slice(&data[r.start as usize..r.end as usize])])),
+            claim: Claim::new(
+                r.clone(),
+                crc32c(&[Bytes::copy_from_slice(&data[r.start as usize..r.end as usize])]),
+            ),
         };
         let mut dirty = vec![part(10..20), part(0..10), part(20..21), part(30..40)];
         dirty.push(Dirty { generation: 2, ..part(21..30) });

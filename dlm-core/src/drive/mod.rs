@@ -159,7 +159,9 @@ impl Driver {
     async fn wait(&mut self) -> Result<()> {
         let now = Instant::now();
         let tick = self.ledger.with(|s, after| s.tick(now, after));
-        let busy = self.ledger.with(|s, _| s.board.leases().next().is_some() || s.objects.values().any(|o| !o.pending.is_empty()));
+        let busy = self.ledger.with(|s, _| {
+            s.board.leases().next().is_some() || s.objects.values().any(|o| !o.pending.is_empty())
+        });
         let mut until = now + if busy { GATHER } else { Duration::from_millis(500) };
         until = tick.map_or(until, |t| until.min(t.max(now + Duration::from_millis(1))));
         let room = self.ledger.with(|s, _| s.objects.len()) < ADMITTED;
@@ -217,14 +219,19 @@ impl Driver {
         });
         match stuck {
             None => Ok(()),
-            Some((_, e)) => Err(e
-                .or_else(|| self.first_error.clone())
-                .unwrap_or_else(|| Error::new(Kind::NotFound, "download").on(&self.spec.locator).because("no source is left to try"))),
+            Some((_, e)) => Err(e.or_else(|| self.first_error.clone()).unwrap_or_else(|| {
+                Error::new(Kind::NotFound, "download")
+                    .on(&self.spec.locator)
+                    .because("no source is left to try")
+            })),
         }
     }
 
     fn finished(&self) -> bool {
-        if self.stream.is_some() || !self.resolving.is_empty() || self.files.values().any(|f| !f.committed && !f.existed) {
+        if self.stream.is_some()
+            || !self.resolving.is_empty()
+            || self.files.values().any(|f| !f.committed && !f.existed)
+        {
             return false;
         }
         self.ledger.with(|s, _| s.discovering == 0 && !s.unfinished())
@@ -233,7 +240,11 @@ impl Driver {
     fn outcome(&self) -> Outcome {
         let (received, duplicate, sources) = self.ledger.with(|s, _| {
             let sources = s.sources.iter();
-            let reports = sources.map(|x| SourceReport { label: x.info.label.clone(), bytes: x.bytes, error: x.error.clone() });
+            let reports = sources.map(|x| SourceReport {
+                label: x.info.label.clone(),
+                bytes: x.bytes,
+                error: x.error.clone(),
+            });
             (s.received, s.duplicate, reports.collect())
         });
         Outcome {
@@ -258,7 +269,8 @@ impl Driver {
         self.runs.abort_all();
         loop {
             let running = self.ledger.with(|s, _| s.running);
-            if running == 0 || tokio::time::timeout_at(deadline, self.ledger.driver.notified()).await.is_err() {
+            if running == 0 || tokio::time::timeout_at(deadline, self.ledger.driver.notified()).await.is_err()
+            {
                 break;
             }
         }
@@ -271,7 +283,8 @@ impl Driver {
             Err(e) => e,
         };
         // Bytes that were proven wrong are of no use to a later run.
-        let keep = if matches!(error.kind(), Kind::Corrupt | Kind::Changed) { Keep::Nothing } else { Keep::Partial };
+        let keep =
+            if matches!(error.kind(), Kind::Corrupt | Kind::Changed) { Keep::Nothing } else { Keep::Partial };
         if keep == Keep::Partial {
             // The error that ended the job is the one to tell.
             let _ = self.retract().await;
@@ -345,5 +358,7 @@ async fn next_of(stream: &mut Option<(DiscoveryStream, Discovering)>) -> Option<
 }
 
 pub(crate) fn cancelled() -> Error {
-    Error::new(Kind::Cancelled, "go on").because("it was stopped").advise("run the same command again to go on where it stopped")
+    Error::new(Kind::Cancelled, "go on")
+        .because("it was stopped")
+        .advise("run the same command again to go on where it stopped")
 }

@@ -20,7 +20,10 @@ use super::{Driver, cancelled};
 impl Driver {
     pub(super) fn context(shared: &std::sync::Arc<Shared>, spec: &JobSpec) -> Cx {
         let registry = shared.registry.clone();
-        let base = Cx::new().with_timeouts(spec.timeouts).with_options(spec.options.clone()).with_origin(spec.locator.clone());
+        let base = Cx::new()
+            .with_timeouts(spec.timeouts)
+            .with_options(spec.options.clone())
+            .with_origin(spec.locator.clone());
         let inner = base.clone();
         base.with_fetch(move |locator, max| {
             let (registry, cx) = (registry.clone(), inner.clone());
@@ -34,7 +37,8 @@ impl Driver {
 
     /// Resolves the locator, or failing that the first mirror that answers.
     pub(super) async fn resolve_first(&mut self) -> Result<()> {
-        let all: Vec<Locator> = std::iter::once(self.spec.locator.clone()).chain(self.spec.mirrors.iter().cloned()).collect();
+        let all: Vec<Locator> =
+            std::iter::once(self.spec.locator.clone()).chain(self.spec.mirrors.iter().cloned()).collect();
         for (i, locator) in all.iter().enumerate() {
             let guard = Discovering::new(self.ledger.clone());
             let hint = self.resume_hint(locator);
@@ -48,7 +52,10 @@ impl Driver {
                 Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Shutdown) => return Err(e),
                 Err(e) => {
                     if all.len() > 1 {
-                        self.say(EventKind::SourceFailed { source: locator.to_string().into(), error: e.clone() });
+                        self.say(EventKind::SourceFailed {
+                            source: locator.to_string().into(),
+                            error: e.clone(),
+                        });
                     }
                     self.first_error.get_or_insert(e);
                 }
@@ -150,7 +157,9 @@ impl Driver {
                 }
             }
             Ok((Err(e), _guard)) => self.mirror_failed(e),
-            Err(e) => self.mirror_failed(Error::new(Kind::Bug, "resolve a mirror").because("its task failed").caused_by(e)),
+            Err(e) => self.mirror_failed(
+                Error::new(Kind::Bug, "resolve a mirror").because("its task failed").caused_by(e),
+            ),
         }
         Ok(())
     }
@@ -172,7 +181,9 @@ impl Driver {
 
 /// Reads a small document to its end.
 async fn small(mut stream: DiscoveryStream, locator: &Locator, max: usize) -> Result<Bytes> {
-    let too_large = || Error::new(Kind::Invalid, "fetch").on(locator).because(format_args!("it is larger than {max} bytes"));
+    let too_large = || {
+        Error::new(Kind::Invalid, "fetch").on(locator).because(format_args!("it is larger than {max} bytes"))
+    };
     while let Some(d) = stream.next().await {
         let Discovery::Bind(b) = d? else { continue };
         let Some(mut body) = b.first else { continue };
@@ -182,7 +193,9 @@ async fn small(mut stream: DiscoveryStream, locator: &Locator, max: usize) -> Re
         let mut out = Vec::new();
         loop {
             let next = tokio::time::timeout(Duration::from_secs(30), body.stream.next()).await;
-            match next.map_err(|_| Error::new(Kind::Timeout, "fetch").on(locator).because("nothing came for 30 s"))? {
+            match next.map_err(|_| {
+                Error::new(Kind::Timeout, "fetch").on(locator).because("nothing came for 30 s")
+            })? {
                 Some(chunk) => out.extend_from_slice(&chunk?),
                 None => return Ok(out.into()),
             }

@@ -26,7 +26,10 @@ const LEAST_HORIZON: u64 = 256 << 10;
 const SKIP: u64 = 256 << 10;
 
 impl State {
-    #[expect(clippy::too_many_arguments, reason = "the ledger's constants are passed in, so that the state needs no way back to it")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the ledger's constants are passed in, so that the state needs no way back to it"
+    )]
     pub(super) fn put(
         &mut self,
         id: LeaseId,
@@ -43,7 +46,8 @@ impl State {
             return Err(unagreed());
         }
         let (party, binding, object) = (l.party, l.binding, l.object);
-        let (Some(v), Some(b)) = (self.board.objects.get_mut(&object), self.board.bindings.get_mut(&binding)) else {
+        let (Some(v), Some(b)) = (self.board.objects.get_mut(&object), self.board.bindings.get_mut(&binding))
+        else {
             return Ok(STOP);
         };
         let banned = self.parties.get(party.0 as usize).is_none_or(|p| p.banned);
@@ -68,7 +72,8 @@ impl State {
                 range.end = range.end.min(d.range.start.max(range.start));
             }
         }
-        let needed: Vec<Range<u64>> = if range.start < range.end { v.done.gaps(range.clone()).collect() } else { Vec::new() };
+        let needed: Vec<Range<u64>> =
+            if range.start < range.end { v.done.gaps(range.clone()).collect() } else { Vec::new() };
         let mut taken = 0;
         for r in &needed {
             taken += r.end - r.start;
@@ -127,7 +132,8 @@ impl State {
         let len = data.len() as u64;
         let Some(s) = self.objects.get_mut(&object) else { return };
         // Small files are flushed finely, so that a kill costs little of them.
-        let fine = self.board.objects.get(&object).and_then(|o| o.len).map_or(u64::MAX, |l| (l / 256).max(16 << 10));
+        let fine =
+            self.board.objects.get(&object).and_then(|o| o.len).map_or(u64::MAX, |l| (l / 256).max(16 << 10));
         let batch = (budget.limit() / (2 * leases)).clamp(64 << 10, 1 << 20).min(fine).min(caps.batch as u64);
         let permit = budget.charge(len);
         let start = match s.pending.range_mut(..=at).next_back() {
@@ -230,10 +236,17 @@ impl State {
         next
     }
 
-    pub(super) fn agree(&mut self, id: LeaseId, seen: &Identity, now: Instant, after: &mut After) -> Result<()> {
+    pub(super) fn agree(
+        &mut self,
+        id: LeaseId,
+        seen: &Identity,
+        now: Instant,
+        after: &mut After,
+    ) -> Result<()> {
         let Some(l) = self.board.leases.get_mut(&id) else { return Ok(()) };
         let (binding, object) = (l.binding, l.object);
-        let (Some(v), Some(b)) = (self.board.objects.get_mut(&object), self.board.bindings.get_mut(&binding)) else {
+        let (Some(v), Some(b)) = (self.board.objects.get_mut(&object), self.board.bindings.get_mut(&binding))
+        else {
             return Ok(());
         };
         let whole = b.window == crate::object::Span::ALL;
@@ -265,7 +278,10 @@ impl State {
             (Some(a), Some(b)) if a != b => format!("the file changed: it had {a} bytes and has {b} now"),
             _ => "the file changed while it was read".to_owned(),
         };
-        let error = Error::new(Kind::Changed, "fetch").on(subject).because(why).advise("run the command again when the file is stable");
+        let error = Error::new(Kind::Changed, "fetch")
+            .on(subject)
+            .because(why)
+            .advise("run the command again when the file is stable");
         self.changed(binding, error.clone(), now, after);
         Err(error)
     }
@@ -289,10 +305,9 @@ impl State {
         let Some(l) = self.board.leases.get(&id) else { return Place::AtFrontier };
         let Some(v) = self.board.objects.get(&l.object) else { return Place::AtFrontier };
         // Counted from what has left, not from what was accepted: a reader that is slow holds everybody back.
-        let (out, piece) = self
-            .objects
-            .get(&l.object)
-            .map_or((0, 0), |s| (s.next_out, s.judge.piece_holding(s.next_out).map_or(0, |p| p.end - s.next_out)));
+        let (out, piece) = self.objects.get(&l.object).map_or((0, 0), |s| {
+            (s.next_out, s.judge.piece_holding(s.next_out).map_or(0, |p| p.end - s.next_out))
+        });
         let window = v.window.unwrap_or(u64::MAX).max(piece);
         if l.cursor >= out.saturating_add(window) {
             Place::Beyond
@@ -354,7 +369,11 @@ impl State {
             r.race_of = None;
             r.reserved = r.cursor..r.cursor;
         }
-        self.policy.on_event(now, &BoardEvent::Ended { lease: id, binding: l.binding, bytes: l.bytes }, &self.board);
+        self.policy.on_event(
+            now,
+            &BoardEvent::Ended { lease: id, binding: l.binding, bytes: l.bytes },
+            &self.board,
+        );
         after.wake_driver();
         if !self.ended {
             self.pump(now, after);

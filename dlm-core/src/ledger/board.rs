@@ -121,7 +121,11 @@ impl ObjectView {
             if at >= end {
                 return None;
             }
-            let stop = [self.done.next_from(at), self.reserved.next_from(at), self.wanted.as_ref().map(|w| w.first_missing(at))];
+            let stop = [
+                self.done.next_from(at),
+                self.reserved.next_from(at),
+                self.wanted.as_ref().map(|w| w.first_missing(at)),
+            ];
             let e = stop.into_iter().flatten().fold(end, u64::min);
             let gap = at..e;
             at = e;
@@ -138,7 +142,9 @@ impl ObjectView {
     /// Bytes still to come, when the length is known.
     pub fn remaining(&self) -> Option<u64> {
         match &self.wanted {
-            Some(w) => Some(w.covered().saturating_sub(w.iter().map(|r| self.done.within(r).map(|x| x.end - x.start).sum::<u64>()).sum())),
+            Some(w) => Some(w.covered().saturating_sub(
+                w.iter().map(|r| self.done.within(r).map(|x| x.end - x.start).sum::<u64>()).sum(),
+            )),
             None => self.len.map(|l| l.saturating_sub(self.done.covered())),
         }
     }
@@ -323,7 +329,11 @@ impl Board {
 
     /// The bindings of a source through which bytes may be asked for now, first object first: not failed, not
     /// parked, with room for another lease, and allowed beside the bytes that are there.
-    pub fn claimable(&self, source: SourceId, now: Instant) -> impl Iterator<Item = (&BindingView, &ObjectView)> {
+    pub fn claimable(
+        &self,
+        source: SourceId,
+        now: Instant,
+    ) -> impl Iterator<Item = (&BindingView, &ObjectView)> {
         self.open.get(&source).into_iter().flat_map(|m| m.keys()).filter_map(move |(o, b)| {
             let (o, b) = (self.objects.get(o)?, self.bindings.get(b)?);
             self.may_lease(b, o, now).then_some((b, o))

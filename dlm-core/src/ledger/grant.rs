@@ -92,7 +92,9 @@ impl State {
             self.forget_first(id, after);
         }
         match self.policy.grant(now, Asker { source: w.source, party: w.party }, &w.ask, &self.board) {
-            Grant::Fetch { binding, span } if mine(binding) && self.may_fetch(w.source, binding, span, now) => {
+            Grant::Fetch { binding, span }
+                if mine(binding) && self.may_fetch(w.source, binding, span, now) =>
+            {
                 self.lease(w, binding, span, None, now).map_or(Decision::Wait, Decision::Lease)
             }
             Grant::Race { of, binding } if mine(binding) && self.may_race(w.source, binding, of, now) => {
@@ -100,7 +102,8 @@ impl State {
                     let start = self.board.objects.get(&l.object)?.done.first_missing(l.cursor);
                     Some(Span { start, end: l.want.end }).filter(|s| s.to_range().end > start)
                 });
-                span.and_then(|s| self.lease(w, binding, s, Some(of), now)).map_or(Decision::Wait, Decision::Lease)
+                span.and_then(|s| self.lease(w, binding, s, Some(of), now))
+                    .map_or(Decision::Wait, Decision::Lease)
             }
             Grant::Retire => Decision::Retire,
             _ => Decision::Wait,
@@ -134,7 +137,9 @@ impl State {
     }
 
     fn may_race(&self, source: SourceId, id: BindingId, of: LeaseId, now: Instant) -> bool {
-        let (Some(b), Some(l)) = (self.board.bindings.get(&id), self.board.leases.get(&of)) else { return false };
+        let (Some(b), Some(l)) = (self.board.bindings.get(&id), self.board.leases.get(&of)) else {
+            return false;
+        };
         let Some(o) = self.board.objects.get(&l.object) else { return false };
         b.source == source
             && b.object == l.object
@@ -147,7 +152,14 @@ impl State {
     }
 
     /// Makes the lease. The answers of the policy have been checked.
-    fn lease(&mut self, w: &Waiter, binding: BindingId, span: Span, race_of: Option<LeaseId>, now: Instant) -> Option<Granted> {
+    fn lease(
+        &mut self,
+        w: &Waiter,
+        binding: BindingId,
+        span: Span,
+        race_of: Option<LeaseId>,
+        now: Instant,
+    ) -> Option<Granted> {
         self.make_lease(w.source, w.party, binding, span, true, race_of, now)
     }
 
@@ -188,7 +200,11 @@ impl State {
         } else {
             let whole = span.to_range();
             let end = if rolling {
-                o.done.next_from(span.start).into_iter().chain(o.reserved.next_from(span.start)).fold(whole.end, u64::min)
+                o.done
+                    .next_from(span.start)
+                    .into_iter()
+                    .chain(o.reserved.next_from(span.start))
+                    .fold(whole.end, u64::min)
             } else {
                 whole.end
             };
@@ -290,9 +306,9 @@ impl State {
                     && o.leases.is_empty()
                     && !o.done.is_empty()
                     && o.remaining() != Some(0)
-                    && o.bindings.iter().all(|x| {
-                        self.board.bindings.get(x).is_none_or(|v| v.failed || no_seek(v.caps.seek))
-                    })
+                    && o.bindings
+                        .iter()
+                        .all(|x| self.board.bindings.get(x).is_none_or(|v| v.failed || no_seek(v.caps.seek)))
             })
             .map(|(_, o)| o.id)
             .collect();

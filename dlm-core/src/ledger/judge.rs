@@ -62,9 +62,25 @@ struct Whole {
 /// Something to check, apart from the lock.
 #[derive(Debug)]
 pub(crate) enum Check {
-    Whole { object: ObjectId, generation: u32, whole: Vec<Hasher> },
-    Piece { object: ObjectId, generation: u32, piece: Range<u64>, proof: Arc<dyn Proof>, trust: Trust, author: Option<SourceId> },
-    Memory { object: ObjectId, generation: u32, piece: Range<u64>, bufs: Vec<Bytes> },
+    Whole {
+        object: ObjectId,
+        generation: u32,
+        whole: Vec<Hasher>,
+    },
+    Piece {
+        object: ObjectId,
+        generation: u32,
+        piece: Range<u64>,
+        proof: Arc<dyn Proof>,
+        trust: Trust,
+        author: Option<SourceId>,
+    },
+    Memory {
+        object: ObjectId,
+        generation: u32,
+        piece: Range<u64>,
+        bufs: Vec<Bytes>,
+    },
 }
 
 /// What the last proofs say of an object.
@@ -78,7 +94,14 @@ pub(crate) enum Conclusion {
 
 impl Judge {
     pub(crate) fn new(readable: bool) -> Self {
-        Self { pieces: Vec::new(), digests: Vec::new(), whole: None, good: RangeSet::new(), readable, unmixed: false }
+        Self {
+            pieces: Vec::new(),
+            digests: Vec::new(),
+            whole: None,
+            good: RangeSet::new(),
+            readable,
+            unmixed: false,
+        }
     }
 
     pub(crate) fn add_digest(&mut self, d: Judgement<Digest>) {
@@ -100,7 +123,13 @@ impl Judge {
     fn make_whole(&mut self) {
         if self.whole.is_none() && !self.digests.is_empty() {
             let hashers = self.digests.iter().map(|d| d.what.algorithm().hasher()).collect();
-            self.whole = Some(Whole { hashers: Some(hashers), hashed_to: 0, queued_to: 0, queue: VecDeque::new(), busy: false });
+            self.whole = Some(Whole {
+                hashers: Some(hashers),
+                hashed_to: 0,
+                queued_to: 0,
+                queue: VecDeque::new(),
+                busy: false,
+            });
         }
     }
 
@@ -141,7 +170,13 @@ impl Judge {
 
     /// Bytes are on their way to the sink: if they are just what the digest waits for, it takes them along. Returns
     /// the hashers for a worker where none runs.
-    pub(crate) fn offer(&mut self, at: u64, bufs: &[Bytes], len: u64, permit: &Arc<Permit>) -> Option<Vec<Hasher>> {
+    pub(crate) fn offer(
+        &mut self,
+        at: u64,
+        bufs: &[Bytes],
+        len: u64,
+        permit: &Arc<Permit>,
+    ) -> Option<Vec<Hasher>> {
         let w = self.whole.as_mut().filter(|w| w.queued_to == at)?;
         w.queue.push_back((bufs.to_vec(), permit.clone()));
         w.queued_to += len;
@@ -183,7 +218,9 @@ enum Job {
 impl State {
     /// Bytes were written: pieces that are whole now are judged, and a digest may catch up.
     pub(crate) fn judge_written(&mut self, object: ObjectId, range: &Range<u64>, after: &mut After) {
-        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else { return };
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
+            return;
+        };
         if v.closed && s.prepared {
             return;
         }
@@ -229,10 +266,18 @@ impl State {
 
     /// What the last proofs say once every byte is there.
     pub(crate) fn conclude(&mut self, object: ObjectId, after: &mut After) -> Conclusion {
-        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else { return Conclusion::Wait };
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
+            return Conclusion::Wait;
+        };
         let Some(len) = v.len else { return Conclusion::Wait };
         let pending = self.retract.iter().any(|(o, ..)| *o == object);
-        if v.closed || pending || !v.done.covers(&(0..len)) || !v.held.is_empty() || !s.checking.is_empty() || s.judge.busy() {
+        if v.closed
+            || pending
+            || !v.done.covers(&(0..len))
+            || !v.held.is_empty()
+            || !s.checking.is_empty()
+            || s.judge.busy()
+        {
             return Conclusion::Wait;
         }
         if let Some(whole) = s.judge.catch_up(v) {
@@ -248,8 +293,14 @@ impl State {
             .filter_map(|(_, p)| self.parties.get(p.0 as usize))
             .map(|p| p.source)
             .collect();
-        let own = |author: Option<SourceId>| s.resumed == 0 && author.is_some_and(|a| authors.iter().all(|x| *x == a));
-        let mut by = if v.verified.covers(&(0..len)) && s.judge.has_pieces() { VerifiedBy::Pieces } else { VerifiedBy::Transport };
+        let own = |author: Option<SourceId>| {
+            s.resumed == 0 && author.is_some_and(|a| authors.iter().all(|x| *x == a))
+        };
+        let mut by = if v.verified.covers(&(0..len)) && s.judge.has_pieces() {
+            VerifiedBy::Pieces
+        } else {
+            VerifiedBy::Transport
+        };
         if let Some(w) = &s.judge.whole {
             let Some(hashers) = w.hashers.as_ref().filter(|_| w.hashed_to == len) else {
                 return Conclusion::Bad(wrong("its checksum could not be computed"));
@@ -260,7 +311,10 @@ impl State {
                 }
                 let found = h.clone().finish();
                 if found != d.what {
-                    return Conclusion::Bad(wrong(format_args!("the checksum is {found} where {} is expected", d.what)));
+                    return Conclusion::Bad(wrong(format_args!(
+                        "the checksum is {found} where {} is expected",
+                        d.what
+                    )));
                 }
                 by = match by {
                     VerifiedBy::Digest(a) if a > d.what.algorithm() => by,
@@ -275,7 +329,9 @@ impl State {
     pub(crate) fn mismatched(&mut self, object: ObjectId, error: Error, readable: bool, after: &mut After) {
         let now = tokio::time::Instant::now();
         let alive = self.sources_of(object);
-        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else { return };
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
+            return;
+        };
         s.mismatches += 1;
         let parties: BTreeSet<PartyId> = s.origin.within(0..u64::MAX).map(|(_, p)| *p).collect();
         let bindings: Vec<_> = alive
@@ -312,7 +368,9 @@ impl State {
     fn judged(&mut self, check: &Finished, after: &mut After) {
         let now = tokio::time::Instant::now();
         let Finished { object, generation, piece, trust, author, .. } = check;
-        let (Some(s), Some(v)) = (self.objects.get_mut(object), self.board.objects.get_mut(object)) else { return };
+        let (Some(s), Some(v)) = (self.objects.get_mut(object), self.board.objects.get_mut(object)) else {
+            return;
+        };
         s.checking.remove(piece);
         after.wake_driver();
         if v.generation != *generation || v.closed {
@@ -324,7 +382,8 @@ impl State {
             Verdict::Good if !claimed => {
                 v.written.remove(piece);
                 v.verified.insert(piece.clone());
-                let settled: Vec<Dispute> = v.disputed.iter().filter(|d| d.range == *piece).cloned().collect();
+                let settled: Vec<Dispute> =
+                    v.disputed.iter().filter(|d| d.range == *piece).cloned().collect();
                 v.disputed.retain(|d| d.range != *piece);
                 after.news.push(NewsItem::Verified { object: *object, range: piece.clone() });
                 let guilty: BTreeSet<PartyId> = settled
@@ -338,7 +397,8 @@ impl State {
                 }
             }
             Verdict::Bad => {
-                let foreign = suspects.iter().any(|p| self.parties.get(p.0 as usize).map(|p| p.source) != *author);
+                let foreign =
+                    suspects.iter().any(|p| self.parties.get(p.0 as usize).map(|p| p.source) != *author);
                 if claimed && (foreign || suspects.is_empty()) {
                     // A claim judges only its author's bytes.
                     return;
@@ -350,15 +410,22 @@ impl State {
                 let seen: Vec<(Range<u64>, PartyId, u32)> = check
                     .runs
                     .iter()
-                    .filter_map(|(r, crc)| s.origin.within(r.clone()).next().map(|(_, p)| (r.clone(), *p, *crc)))
+                    .filter_map(|(r, crc)| {
+                        s.origin.within(r.clone()).next().map(|(_, p)| (r.clone(), *p, *crc))
+                    })
                     .collect();
                 match v.disputed.iter_mut().find(|d| d.range == *piece) {
                     Some(d) => d.runs.extend(seen),
-                    None if suspects.len() > 1 => v.disputed.push(Dispute { range: piece.clone(), runs: seen }),
+                    None if suspects.len() > 1 => {
+                        v.disputed.push(Dispute { range: piece.clone(), runs: seen })
+                    }
                     None => {}
                 }
                 let labels = suspects.iter().map(|p| self.label(*p)).collect();
-                self.say(EventKind::Blamed { suspects: labels, object: *object, range: piece.clone() }, after);
+                self.say(
+                    EventKind::Blamed { suspects: labels, object: *object, range: piece.clone() },
+                    after,
+                );
                 if let (1, Some(p)) = (suspects.len(), suspects.first()) {
                     self.convict(*p, *object, piece, now, after);
                 }
@@ -369,7 +436,14 @@ impl State {
     }
 
     /// This party delivered wrong bytes, beyond doubt.
-    fn convict(&mut self, party: PartyId, object: ObjectId, piece: &Range<u64>, now: tokio::time::Instant, after: &mut After) {
+    fn convict(
+        &mut self,
+        party: PartyId,
+        object: ObjectId,
+        piece: &Range<u64>,
+        now: tokio::time::Instant,
+        after: &mut After,
+    ) {
         let Some(p) = self.parties.get_mut(party.0 as usize) else { return };
         if p.banned {
             return;
@@ -392,7 +466,14 @@ impl State {
         after.news.push(NewsItem::Banned(party));
         let label = self.label(party);
         self.say(EventKind::Banned { party: label }, after);
-        after.cancel.extend(self.board.leases.values().filter(|l| l.party == party).filter_map(|l| self.tokens.get(&l.id)).cloned());
+        after.cancel.extend(
+            self.board
+                .leases
+                .values()
+                .filter(|l| l.party == party)
+                .filter_map(|l| self.tokens.get(&l.id))
+                .cloned(),
+        );
         self.policy.on_event(now, &crate::sched::BoardEvent::Blamed(party), &self.board);
         if main {
             let label = self.label(party);
@@ -405,10 +486,18 @@ impl State {
     }
 
     /// Retractions are in the journal: the bytes may be fetched again.
-    pub(crate) fn retracted(&mut self, done: &[(ObjectId, u32, Range<u64>)], now: tokio::time::Instant, after: &mut After) {
+    pub(crate) fn retracted(
+        &mut self,
+        done: &[(ObjectId, u32, Range<u64>)],
+        now: tokio::time::Instant,
+        after: &mut After,
+    ) {
         for (object, generation, range) in done {
             self.retract.retain(|x| x != &(*object, *generation, range.clone()));
-            let (Some(s), Some(v)) = (self.objects.get_mut(object), self.board.objects.get_mut(object)) else { continue };
+            let (Some(s), Some(v)) = (self.objects.get_mut(object), self.board.objects.get_mut(object))
+            else {
+                continue;
+            };
             if v.generation != *generation {
                 continue;
             }
@@ -425,7 +514,9 @@ impl State {
 }
 
 fn wrong(why: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Corrupt, "verify the file").because(why).advise("check where the checksum came from, or try another source")
+    Error::new(Kind::Corrupt, "verify the file")
+        .because(why)
+        .advise("check where the checksum came from, or try another source")
 }
 
 /// A piece that was judged.
@@ -443,10 +534,13 @@ struct Finished {
 impl Ledger {
     pub(super) async fn check(self: Arc<Self>, check: Check) {
         match check {
-            Check::Whole { object, generation, whole } => self.clone().hash_along(object, generation, whole).await,
+            Check::Whole { object, generation, whole } => {
+                self.clone().hash_along(object, generation, whole).await
+            }
             Check::Piece { object, generation, piece, proof, trust, author } => {
                 let verdict = self.judge_piece(object, &piece, &*proof).await;
-                let runs = self.crc_runs(object, &piece, verdict.as_ref().is_ok_and(|v| *v == Verdict::Good)).await;
+                let runs =
+                    self.crc_runs(object, &piece, verdict.as_ref().is_ok_and(|v| *v == Verdict::Good)).await;
                 self.with(|s, after| match verdict {
                     Ok(verdict) => {
                         let f = Finished { object, generation, piece, trust, author, verdict, runs };
@@ -460,7 +554,9 @@ impl Ledger {
                     }
                 });
             }
-            Check::Memory { object, generation, piece, bufs } => self.check_memory(object, generation, piece, bufs).await,
+            Check::Memory { object, generation, piece, bufs } => {
+                self.check_memory(object, generation, piece, bufs).await
+            }
         }
         self.with(|s, after| {
             s.running -= 1;
@@ -504,7 +600,10 @@ impl Ledger {
                 let all = v.into_iter().flat_map(|v| v.disputed.iter()).filter(|d| d.range == *piece);
                 all.flat_map(|d| d.runs.iter().map(|(r, ..)| r.clone())).collect()
             } else {
-                s.objects.get(&object).map(|o| o.origin.within(piece.clone()).map(|(r, _)| r).collect()).unwrap_or_default()
+                s.objects
+                    .get(&object)
+                    .map(|o| o.origin.within(piece.clone()).map(|(r, _)| r).collect())
+                    .unwrap_or_default()
             }
         };
         let mut out = Vec::with_capacity(runs.len());
@@ -516,7 +615,13 @@ impl Ledger {
         out
     }
 
-    async fn check_memory(self: &Arc<Self>, object: ObjectId, generation: u32, piece: Range<u64>, bufs: Vec<Bytes>) {
+    async fn check_memory(
+        self: &Arc<Self>,
+        object: ObjectId,
+        generation: u32,
+        piece: Range<u64>,
+        bufs: Vec<Bytes>,
+    ) {
         let proof = self.with(|s, _| {
             let o = s.objects.get(&object)?;
             let mut all = o.judge.pieces.iter().filter(|p| p.trust != Trust::Claimed);
@@ -543,7 +648,9 @@ impl Ledger {
                 Ok(v) => v,
                 Err(e) => return s.fail_job(e, after),
             };
-            let (Some(o), Some(v)) = (s.objects.get_mut(&object), s.board.objects.get_mut(&object)) else { return };
+            let (Some(o), Some(v)) = (s.objects.get_mut(&object), s.board.objects.get_mut(&object)) else {
+                return;
+            };
             o.checking.remove(&piece);
             if v.generation != generation || v.closed {
                 return;
@@ -603,7 +710,9 @@ impl Ledger {
             }
             self.with(|s, _| {
                 let same = s.board.objects.get(&object).is_some_and(|v| v.generation == generation);
-                if let Some(w) = s.objects.get_mut(&object).and_then(|o| o.judge.whole.as_mut()).filter(|_| same) {
+                if let Some(w) =
+                    s.objects.get_mut(&object).and_then(|o| o.judge.whole.as_mut()).filter(|_| same)
+                {
                     w.hashed_to += len;
                 }
             });
@@ -612,8 +721,16 @@ impl Ledger {
 }
 
 impl State {
-    fn next_to_hash(&mut self, object: ObjectId, generation: u32, hashers: &mut Option<Vec<Hasher>>, after: &mut After) -> Job {
-        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else { return Job::Over };
+    fn next_to_hash(
+        &mut self,
+        object: ObjectId,
+        generation: u32,
+        hashers: &mut Option<Vec<Hasher>>,
+        after: &mut After,
+    ) -> Job {
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
+            return Job::Over;
+        };
         let readable = s.judge.readable;
         let Some(w) = s.judge.whole.as_mut() else { return Job::Over };
         if v.generation == generation {
@@ -637,7 +754,9 @@ impl State {
     /// A piece that never left memory is wrong: it is missing again, and its deliverers are suspects.
     fn drop_wrong_memory(&mut self, object: ObjectId, piece: &Range<u64>, after: &mut After) {
         let now = tokio::time::Instant::now();
-        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get_mut(&object)) else { return };
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get_mut(&object)) else {
+            return;
+        };
         let suspects: BTreeSet<PartyId> = s.origin.within(piece.clone()).map(|(_, p)| *p).collect();
         s.drop_pending(piece);
         s.origin.remove(piece);

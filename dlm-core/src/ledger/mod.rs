@@ -9,6 +9,7 @@
 //! restart or drop touches it sooner, and two writes of one range are never in flight.
 
 mod accept;
+mod bench;
 mod board;
 mod grant;
 mod judge;
@@ -41,6 +42,7 @@ use crate::sink::{Sink, SinkCaps};
 use crate::source::SourceInfo;
 use crate::throttle::Bucket;
 
+pub use bench::WorkBench;
 pub use board::{BindingView, Board, LeaseView, Limits, ObjectView};
 pub use lease::{Lease, Next, Put};
 pub use ranges::RangeSet;
@@ -66,12 +68,15 @@ pub(crate) enum Compute {
 }
 
 impl Compute {
-    pub(crate) async fn run<R: Send + 'static>(self, f: impl FnOnce() -> R + Send + 'static) -> Result<R, Error> {
+    pub(crate) async fn run<R: Send + 'static>(
+        self,
+        f: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, Error> {
         match self {
             Self::Inline => Ok(f()),
-            Self::Blocking => tokio::task::spawn_blocking(f)
-                .await
-                .map_err(|e| Error::new(crate::Kind::Bug, "compute").because("a worker thread failed").caused_by(e)),
+            Self::Blocking => tokio::task::spawn_blocking(f).await.map_err(|e| {
+                Error::new(crate::Kind::Bug, "compute").because("a worker thread failed").caused_by(e)
+            }),
         }
     }
 }
@@ -323,8 +328,47 @@ impl State {
         self.board
             .objects
             .get(&object)
-            .map(|o| o.bindings.iter().copied().filter(|b| self.board.bindings.get(b).is_some_and(|v| !v.failed)).collect())
+            .map(|o| {
+                o.bindings
+                    .iter()
+                    .copied()
+                    .filter(|b| self.board.bindings.get(b).is_some_and(|v| !v.failed))
+                    .collect()
+            })
             .unwrap_or_default()
+    }
+
+    /// The invariants of one object: for tests.
+    pub(crate) fn check(&self, object: ObjectId) -> Result<(), String> {
+        let Some(v) = self.board.objects.get(&object) else { return Ok(()) };
+        let (h, w, y) = (&v.held, &v.written, &v.verified);
+        for (a, b, name) in
+            [(h, w, "held and written"), (h, y, "held and verified"), (w, y, "written and verified")]
+        {
+            if let Some(r) = a.iter().find(|r| b.touches(r)) {
+                return Err(format!("{r:?} is {name}"));
+            }
+        }
+        if v.done.covered() != h.covered() + w.covered() + y.covered()
+            || [h, w, y].iter().any(|s| s.iter().any(|r| !v.done.covers(&r)))
+        {
+            return Err(format!("done {:?} is not held {h:?} + written {w:?} + verified {y:?}", v.done));
+        }
+        let mut owned = RangeSet::new();
+        for l in v.leases.iter().filter_map(|l| self.board.leases.get(l)) {
+            if owned.touches(&l.reserved) {
+                return Err(format!("{:?} is reserved twice", l.reserved));
+            }
+            owned.insert(l.reserved.clone());
+        }
+        if owned != v.reserved {
+            return Err(format!("reserved {:?}, and leases own {owned:?}", v.reserved));
+        }
+        let gathered: u64 = self.objects.get(&object).map_or(0, |o| o.pending.values().map(|s| s.len).sum());
+        if gathered > h.covered() {
+            return Err(format!("{gathered} bytes are gathered, and only {} are held", h.covered()));
+        }
+        Ok(())
     }
 
     pub(crate) fn revoke_all(&self, object: ObjectId, after: &mut After) {

@@ -10,7 +10,9 @@ use crate::backend::Binding;
 use crate::budget::Permit;
 use crate::error::{Error, Kind, Result};
 use crate::event::EventKind;
-use crate::object::{BindingId, Evidence, Identity, ObjectId, ObjectSpec, PartyId, SourceId, Span, Trust, Validator};
+use crate::object::{
+    BindingId, Evidence, Identity, ObjectId, ObjectSpec, PartyId, SourceId, Span, Trust, Validator,
+};
 use crate::sink::{Order, SinkCaps};
 use crate::source::{Seek, SourceInfo};
 use crate::throttle::Bucket;
@@ -73,7 +75,8 @@ impl ObjectState {
 
     /// Forgets what is gathered of a range.
     pub(crate) fn drop_pending(&mut self, r: &std::ops::Range<u64>) {
-        let starts: Vec<u64> = self.pending.range(..r.end).filter(|(s, seg)| **s + seg.len > r.start).map(|(s, _)| *s).collect();
+        let starts: Vec<u64> =
+            self.pending.range(..r.end).filter(|(s, seg)| **s + seg.len > r.start).map(|(s, _)| *s).collect();
         for start in starts {
             let Some(mut seg) = self.pending.remove(&start) else { continue };
             let (bufs, since) = (std::mem::take(&mut seg.bufs), seg.since);
@@ -95,7 +98,12 @@ impl State {
         id
     }
 
-    pub(crate) fn add_object(&mut self, spec: &ObjectSpec, window: Option<u64>, pieces_readable: bool) -> Result<()> {
+    pub(crate) fn add_object(
+        &mut self,
+        spec: &ObjectSpec,
+        window: Option<u64>,
+        pieces_readable: bool,
+    ) -> Result<()> {
         if self.objects.contains_key(&spec.id) {
             return Err(Error::new(Kind::Bug, "add an object").because("its number is taken"));
         }
@@ -190,7 +198,9 @@ impl State {
         if v.len.is_none() && whole {
             v.len = binding.identity.len;
         }
-        let known = binding.identity.validator != Validator::Unknown || binding.identity.len.is_some() || binding.first.is_some();
+        let known = binding.identity.validator != Validator::Unknown
+            || binding.identity.len.is_some()
+            || binding.first.is_some();
         v.bindings.push(id);
         let view = BindingView {
             id,
@@ -238,7 +248,8 @@ impl State {
     pub(crate) fn remix(&mut self, object: ObjectId) {
         let Some(s) = self.objects.get(&object) else { return };
         let proven = s.judge.mixes();
-        let alive: Vec<_> = self.sources_of(object).into_iter().filter_map(|b| self.board.bindings.get(&b)).collect();
+        let alive: Vec<_> =
+            self.sources_of(object).into_iter().filter_map(|b| self.board.bindings.get(&b)).collect();
         let strong = |i: &Identity| match &i.validator {
             Validator::Strong(t) => Some((i.len, t.clone())),
             _ => None,
@@ -250,11 +261,20 @@ impl State {
         }
     }
 
-    pub(crate) fn add_evidence(&mut self, object: ObjectId, what: Evidence, trust: Trust, author: Option<SourceId>, after: &mut After) {
+    pub(crate) fn add_evidence(
+        &mut self,
+        object: ObjectId,
+        what: Evidence,
+        trust: Trust,
+        author: Option<SourceId>,
+        after: &mut After,
+    ) {
         let Some(s) = self.objects.get_mut(&object) else { return };
         match what {
             Evidence::Digest(d) => s.judge.add_digest(Judgement { what: d, trust, author }),
-            Evidence::Pieces { window, proof } => s.judge.add_pieces(Judgement { what: (window, proof), trust, author }),
+            Evidence::Pieces { window, proof } => {
+                s.judge.add_pieces(Judgement { what: (window, proof), trust, author })
+            }
         }
         self.remix(object);
         let all = 0..u64::MAX;
@@ -264,7 +284,9 @@ impl State {
 
     /// Claims of an earlier run that were found good.
     pub(crate) fn restore(&mut self, object: ObjectId, good: &RangeSet, generation: u32) {
-        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get_mut(&object)) else { return };
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get_mut(&object)) else {
+            return;
+        };
         v.generation = generation;
         for r in good.iter() {
             v.written.insert(r.clone());
@@ -275,14 +297,24 @@ impl State {
     }
 
     /// Takes gathered bytes out to be written: those older than `before`, or all.
-    pub(crate) fn flush(&mut self, object: ObjectId, before: Option<Instant>, caps: SinkCaps, after: &mut After) {
+    pub(crate) fn flush(
+        &mut self,
+        object: ObjectId,
+        before: Option<Instant>,
+        caps: SinkCaps,
+        after: &mut After,
+    ) {
         if caps.order == Order::Next {
             self.flush_ordered(object, after);
             return;
         }
         let Some(s) = self.objects.get_mut(&object) else { return };
-        let due: Vec<u64> =
-            s.pending.iter().filter(|(_, seg)| before.is_none_or(|t| seg.since <= t)).map(|(at, _)| *at).collect();
+        let due: Vec<u64> = s
+            .pending
+            .iter()
+            .filter(|(_, seg)| before.is_none_or(|t| seg.since <= t))
+            .map(|(at, _)| *at)
+            .collect();
         for at in due {
             self.write_out(object, at, after);
         }
@@ -314,7 +346,8 @@ impl Ledger {
     pub(crate) fn flush_older(self: &Arc<Self>, before: Option<Instant>) {
         let caps = self.caps;
         self.with(|s, after| {
-            let ids: Vec<_> = s.objects.iter().filter(|(_, o)| !o.pending.is_empty()).map(|(id, _)| *id).collect();
+            let ids: Vec<_> =
+                s.objects.iter().filter(|(_, o)| !o.pending.is_empty()).map(|(id, _)| *id).collect();
             ids.into_iter().for_each(|id| s.flush(id, before, caps, after));
         });
     }

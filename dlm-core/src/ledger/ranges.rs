@@ -132,7 +132,8 @@ impl RangeSet {
     }
     /// Its intervals inside the range, cut to it.
     pub fn within(&self, r: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        let first = self.map.range(..r.start).next_back().filter(|(_, e)| **e > r.start).map(|(s, e)| (*s, *e));
+        let first =
+            self.map.range(..r.start).next_back().filter(|(_, e)| **e > r.start).map(|(s, e)| (*s, *e));
         let bound = r.start..r.end.max(r.start);
         first
             .into_iter()
@@ -262,7 +263,10 @@ mod tests {
     const N: usize = 64;
 
     fn ops() -> impl Strategy<Value = Vec<(u8, Range<u64>)>> {
-        proptest::collection::vec((0u8..3, 0..N as u64, 0..20u64).prop_map(|(v, s, n)| (v, s..(s + n).min(N as u64))), 0..40)
+        proptest::collection::vec(
+            (0u8..3, 0..N as u64, 0..20u64).prop_map(|(v, s, n)| (v, s..(s + n).min(N as u64))),
+            0..40,
+        )
     }
 
     proptest! {

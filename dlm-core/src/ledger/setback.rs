@@ -15,7 +15,14 @@ use super::{After, State};
 const MOST_CHANGES: u32 = 4;
 
 impl State {
-    pub(super) fn setback(&mut self, lease: LeaseId, id: BindingId, error: &Error, now: Instant, after: &mut After) {
+    pub(super) fn setback(
+        &mut self,
+        lease: LeaseId,
+        id: BindingId,
+        error: &Error,
+        now: Instant,
+        after: &mut After,
+    ) {
         let Some(b) = self.board.bindings.get(&id) else { return };
         let (source, live) = (b.source, b.leases);
         if b.failed || self.ended {
@@ -23,14 +30,17 @@ impl State {
         }
         match error.kind() {
             // Once it is known to have no ranges, the same refusal is no news: it counts as any other.
-            Kind::RangeIgnored if b.caps.seek != Seek::None => return self.downgrade(id, Caps::STREAM, now, after),
+            Kind::RangeIgnored if b.caps.seek != Seek::None => {
+                return self.downgrade(id, Caps::STREAM, now, after);
+            }
             Kind::Changed => return self.changed(id, error.clone(), now, after),
             _ => {}
         }
         let gained = self.board.leases.get(&lease).is_some_and(|l| l.gained);
         let Some(state) = self.bindings.get_mut(&id) else { return };
         let others = self.board.leases.values().any(|l| l.binding == id && l.id != lease && l.bytes > 0);
-        if !error.is_transient() && error.fault() == Fault::Source && others && error.retry() != Retry::Never {
+        if !error.is_transient() && error.fault() == Fault::Source && others && error.retry() != Retry::Never
+        {
             // Refused while others of the same binding work: it allows fewer at once.
             if let Some(b) = self.board.bindings.get_mut(&id) {
                 b.caps.max_parallel = b.caps.max_parallel.min(live.saturating_sub(1).max(1));
@@ -38,7 +48,8 @@ impl State {
             self.policy.on_event(now, &BoardEvent::Refused(id), &self.board);
             return;
         }
-        if matches!(error.retry(), Retry::After(_)) && live > 1
+        if matches!(error.retry(), Retry::After(_))
+            && live > 1
             && let Some(b) = self.board.bindings.get_mut(&id)
         {
             b.caps.max_parallel = b.caps.max_parallel.min((live / 2).max(1));
@@ -57,7 +68,8 @@ impl State {
                 if let Some(b) = self.board.bindings.get_mut(&id) {
                     b.parked_until = Some(now + pause);
                 }
-                let label = self.sources.get(source.0 as usize).map_or_else(|| "?".into(), |s| s.info.label.clone());
+                let label =
+                    self.sources.get(source.0 as usize).map_or_else(|| "?".into(), |s| s.info.label.clone());
                 self.say(EventKind::Retrying { source: label, error: error.clone(), after: pause }, after);
             }
             None => self.fail_binding(id, error.clone(), now, after),
@@ -90,7 +102,13 @@ impl State {
             s.error = Some(error.clone());
         }
         self.forget_first(id, after);
-        let revoked = self.board.leases.values().filter(|l| l.binding == id).filter_map(|l| self.tokens.get(&l.id)).cloned();
+        let revoked = self
+            .board
+            .leases
+            .values()
+            .filter(|l| l.binding == id)
+            .filter_map(|l| self.tokens.get(&l.id))
+            .cloned();
         after.cancel.extend(revoked);
         if let Some(s) = self.sources.get_mut(source.0 as usize) {
             s.error.get_or_insert(error.clone());
@@ -128,9 +146,10 @@ impl State {
     pub(super) fn changed(&mut self, id: BindingId, error: Error, now: Instant, after: &mut After) {
         let Some(b) = self.board.bindings.get(&id) else { return };
         let object = b.object;
-        let others = self.sources_of(object).into_iter().any(|x| {
-            x != id && self.board.bindings.get(&x).is_some_and(|v| v.identity.is_some())
-        });
+        let others = self
+            .sources_of(object)
+            .into_iter()
+            .any(|x| x != id && self.board.bindings.get(&x).is_some_and(|v| v.identity.is_some()));
         if others {
             self.fail_binding(id, error, now, after);
             return;
@@ -188,7 +207,9 @@ impl State {
 
     /// Whether a restarting object has nothing in flight any more, so that its place may be emptied.
     pub(crate) fn drained(&mut self, id: ObjectId) -> bool {
-        let (Some(s), Some(v)) = (self.objects.get_mut(&id), self.board.objects.get(&id)) else { return false };
+        let (Some(s), Some(v)) = (self.objects.get_mut(&id), self.board.objects.get(&id)) else {
+            return false;
+        };
         let idle = v.held.is_empty() && s.checking.is_empty() && !s.judge.busy() && !s.out_busy;
         if matches!(s.restart, Restart::Draining) && idle {
             s.restart = Restart::Emptying;

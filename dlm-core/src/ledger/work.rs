@@ -142,7 +142,8 @@ impl Work {
     /// The lease takes bytes in any order and keeps all of the range reserved.
     pub fn try_claim(&self, object: ObjectId, range: Range<u64>) -> Claim {
         let now = Instant::now();
-        let seed = self.ledger.with(|s, after| s.claim_exact(self.source, self.party, object, range, now, after));
+        let seed =
+            self.ledger.with(|s, after| s.claim_exact(self.source, self.party, object, range, now, after));
         match seed {
             Ok(Some((seed, first))) => Claim::Lease(Lease::new(self.ledger.clone(), seed, first)),
             Ok(None) => Claim::Busy,
@@ -197,7 +198,11 @@ impl Work {
         let there = self.ledger.with(|s, _| {
             let proven = s.objects.get(&object).is_some_and(|o| o.has_pieces());
             s.board.objects.get(&object).is_some_and(|o| {
-                if proven { o.verified.covers(&range) } else { range.end <= o.len.unwrap_or(0) && all_written(o, &range) }
+                if proven {
+                    o.verified.covers(&range)
+                } else {
+                    range.end <= o.len.unwrap_or(0) && all_written(o, &range)
+                }
             })
         });
         if there {

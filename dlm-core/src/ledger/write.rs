@@ -26,7 +26,9 @@ pub(crate) struct WriteJob {
 impl State {
     /// Hands the gathered bytes that begin at `start` to the sink, and to a digest that waits for just them.
     pub(super) fn write_out(&mut self, object: ObjectId, start: u64, after: &mut After) {
-        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else { return };
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
+            return;
+        };
         let Some(seg) = s.pending.remove(&start) else { return };
         let permit = Arc::new(seg.permit);
         if let Some(whole) = s.judge.offer(start, &seg.bufs, seg.len, &permit) {
@@ -44,7 +46,9 @@ impl State {
 
     /// For a sink that takes only the next bytes: one write at a time, of verified bytes where there is a proof.
     pub(super) fn flush_ordered(&mut self, object: ObjectId, after: &mut After) {
-        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else { return };
+        let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
+            return;
+        };
         if s.out_busy || v.closed {
             return;
         }
@@ -76,7 +80,8 @@ impl State {
             let head = cut(&seg.bufs, len);
             let tail = cut_front(seg.bufs, len);
             let permit = seg.permit.split(rest);
-            s.pending.insert(end, super::objects::Segment { bufs: tail, len: rest, since: seg.since, permit });
+            s.pending
+                .insert(end, super::objects::Segment { bufs: tail, len: rest, since: seg.since, permit });
             seg.bufs = head;
             seg.len = len;
         }
@@ -145,7 +150,9 @@ impl Ledger {
         self.with(|s, after| {
             s.running -= 1;
             after.wake_driver();
-            let (Some(o), Some(v)) = (s.objects.get_mut(&object), s.board.objects.get_mut(&object)) else { return };
+            let (Some(o), Some(v)) = (s.objects.get_mut(&object), s.board.objects.get_mut(&object)) else {
+                return;
+            };
             v.held.remove(&range);
             if caps.order == Order::Next {
                 o.out_busy = false;
@@ -187,7 +194,8 @@ mod tests {
 
     #[test]
     fn cutting_loses_nothing() {
-        let bufs: Vec<Bytes> = [&b"abc"[..], b"de", b"fghi"].iter().map(|b| Bytes::copy_from_slice(b)).collect();
+        let bufs: Vec<Bytes> =
+            [&b"abc"[..], b"de", b"fghi"].iter().map(|b| Bytes::copy_from_slice(b)).collect();
         for n in 0..=9 {
             let mut all: Vec<u8> = cut(&bufs, n).concat();
             assert_eq!(all.len() as u64, n);

@@ -52,7 +52,8 @@ impl Adaptive {
     }
 
     fn place(&self, b: &BindingView, o: &ObjectView, board: &Board, now: Instant) -> Option<Grant> {
-        let running = o.leases().iter().filter_map(|l| board.lease(*l)).filter(|l| l.rolling()).count() as u32;
+        let running =
+            o.leases().iter().filter_map(|l| board.lease(*l)).filter(|l| l.rolling()).count() as u32;
         let most = self.most(board);
         if running >= most || (running > 0 && !worth_another(o, board, running)) {
             return None;
@@ -61,11 +62,14 @@ impl Adaptive {
         let window = window.start..window.end.min(o.horizon());
         if b.caps().seek == Seek::None {
             let start = window.start;
-            return (running == 0 && o.is_free(start)).then_some(Grant::Fetch { binding: b.id(), span: b.window() });
+            return (running == 0 && o.is_free(start))
+                .then_some(Grant::Fetch { binding: b.id(), span: b.window() });
         }
         let mut best: Option<(f64, u64, u64)> = None;
         for gap in o.gaps(window).take(64) {
-            let owner = board.leases_of(o.id()).find(|l| l.rolling() && l.reserved().end == gap.start && l.want().contains(gap.start));
+            let owner = board
+                .leases_of(o.id())
+                .find(|l| l.rolling() && l.reserved().end == gap.start && l.want().contains(gap.start));
             let (weight, start) = match owner {
                 // Nobody comes here: the longest such gap, so that requests are few.
                 None => (1e15 + (gap.end - gap.start).min(1 << 48) as f64, gap.start),
@@ -167,7 +171,8 @@ impl Scheduler for Adaptive {
             rate += l.rate().filter(|_| l.rolling()).unwrap_or(0.0);
             // A racer has delivered all that this one was for.
             if let Some(o) = board.object(object_of(l, board))
-                && o.done().first_missing(l.cursor()) >= l.want().to_range().end.min(o.len().unwrap_or(u64::MAX))
+                && o.done().first_missing(l.cursor())
+                    >= l.want().to_range().end.min(o.len().unwrap_or(u64::MAX))
             {
                 out.push(Order::Revoke(l.id()));
             }
@@ -175,7 +180,8 @@ impl Scheduler for Adaptive {
         if board.limits().connections.is_none() && !self.settled {
             if running < self.level {
                 self.since = None;
-            } else if now.saturating_duration_since(*self.since.get_or_insert(now)) >= Duration::from_secs(1) {
+            } else if now.saturating_duration_since(*self.since.get_or_insert(now)) >= Duration::from_secs(1)
+            {
                 if rate >= self.below * GAIN && self.level < MOST {
                     self.below = rate;
                     self.level = (self.level * 2).min(MOST);

@@ -34,10 +34,16 @@ impl Ordered {
             return o.is_free(window.start).then_some(Grant::Fetch { binding: b.id(), span: b.window() });
         }
         let limit = o.horizon();
-        let chunk = if most > 1 { CHUNK.min(((limit - o.frontier()) / u64::from(most)).max(64 << 10)) } else { u64::MAX };
+        let chunk = if most > 1 {
+            CHUNK.min(((limit - o.frontier()) / u64::from(most)).max(64 << 10))
+        } else {
+            u64::MAX
+        };
         for gap in o.gaps(window.start..window.end.min(limit)) {
             let end = gap.end.min(o.len().unwrap_or(u64::MAX));
-            let owner = board.leases_of(o.id()).find(|l| l.reserved().end == gap.start && l.want().contains(gap.start));
+            let owner = board
+                .leases_of(o.id())
+                .find(|l| l.reserved().end == gap.start && l.want().contains(gap.start));
             let start = match owner {
                 // Leave the one who comes here a chunk, and work ahead of it.
                 Some(_) => gap.start.saturating_add(chunk),
@@ -47,7 +53,10 @@ impl Ordered {
                 continue;
             }
             let stop = start.saturating_add(chunk).min(end);
-            return Some(Grant::Fetch { binding: b.id(), span: Span { start, end: (stop != u64::MAX).then_some(stop) } });
+            return Some(Grant::Fetch {
+                binding: b.id(),
+                span: Span { start, end: (stop != u64::MAX).then_some(stop) },
+            });
         }
         None
     }

@@ -1,5 +1,5 @@
 //! Which bytes are right.
-mod proof;
 mod pieces;
+mod proof;
 pub use pieces::{FixedPieces, VariablePieces};
 pub use proof::{Piece, PieceHasher, Proof, Verdict};

@@ -34,7 +34,12 @@ impl Proof for FixedPieces {
             return None;
         }
         let want = self.digests.get(usize::try_from(piece.start / self.piece).ok()?)?;
-        Some(Box::new(InOrder { at: piece.start, end: piece.end, hasher: want.algorithm().hasher(), want: want.clone() }))
+        Some(Box::new(InOrder {
+            at: piece.start,
+            end: piece.end,
+            hasher: want.algorithm().hasher(),
+            want: want.clone(),
+        }))
     }
 }
 
@@ -50,7 +55,8 @@ impl VariablePieces {
     /// `None` when a piece is empty or two overlap.
     pub fn new(mut pieces: Vec<(Range<u64>, Digest)>) -> Option<Self> {
         pieces.sort_by_key(|(r, _)| r.start);
-        let good = pieces.iter().all(|(r, _)| r.start < r.end) && pieces.windows(2).all(|w| w[0].0.end <= w[1].0.start);
+        let good = pieces.iter().all(|(r, _)| r.start < r.end)
+            && pieces.windows(2).all(|w| w[0].0.end <= w[1].0.start);
         good.then_some(Self { pieces })
     }
 
@@ -72,7 +78,12 @@ impl Proof for VariablePieces {
 
     fn begin(&self, piece: &Range<u64>) -> Option<Box<dyn PieceHasher>> {
         let (r, want) = self.find(piece.start).filter(|(r, _)| r == piece)?;
-        Some(Box::new(InOrder { at: r.start, end: r.end, hasher: want.algorithm().hasher(), want: want.clone() }))
+        Some(Box::new(InOrder {
+            at: r.start,
+            end: r.end,
+            hasher: want.algorithm().hasher(),
+            want: want.clone(),
+        }))
     }
 }
 

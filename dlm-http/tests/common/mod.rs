@@ -152,7 +152,7 @@ pub fn cx(options: Option<HttpOptions>) -> Cx {
         all.insert(o);
     }
     Cx::new()
-        .with_timeouts(Timeouts::new(Duration::from_secs(5), Duration::from_millis(700)))
+        .with_timeouts(Timeouts::new(Duration::from_secs(1), Duration::from_millis(700)))
         .with_options(Arc::new(all))
 }
 

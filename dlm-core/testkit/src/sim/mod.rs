@@ -15,9 +15,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dlm_core::{
-    Accept, Algorithm, Backend, Binding, Cx, Discovery, DiscoveryStream, Engine, EventKind, Evidence, FileSpec, FixedPieces, From,
-    Hint, Identity, JobSpec, Journal, Locator, MemoryJournal, MemorySink, ObjectSpec, RelPath, Result, Sink, Snapshot, Source, Target,
-    Trust, Validator,
+    Accept, Algorithm, Backend, Binding, Cx, Discovery, DiscoveryStream, Engine, EventKind, Evidence,
+    FileSpec, FixedPieces, From, Hint, Identity, JobSpec, Journal, Locator, MemoryJournal, MemorySink,
+    ObjectSpec, RelPath, Result, Sink, Snapshot, Source, Target, Trust, Validator,
 };
 
 pub use ranged::SimRanged;
@@ -58,7 +58,10 @@ pub struct Plan {
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plan").field("seed", &self.object.seed).field("sources", &self.sources.len()).finish_non_exhaustive()
+        f.debug_struct("Plan")
+            .field("seed", &self.object.seed)
+            .field("sources", &self.sources.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,7 +128,8 @@ impl Plan {
 
     /// The run, with a sink and a journal of the caller's.
     pub async fn run_into(&self, sink: Arc<dyn Sink>, journal: Arc<dyn Journal>) -> Report {
-        let engine = Engine::builder().backend(SimBackend(self.clone())).memory(self.memory).deterministic().build();
+        let engine =
+            Engine::builder().backend(SimBackend(self.clone())).memory(self.memory).deterministic().build();
         let began = tokio::time::Instant::now();
         let mut handle = engine.start(self.spec.clone(), sink, journal);
         let mut events = handle.events();
@@ -139,16 +143,28 @@ impl Plan {
         let run = async { tokio::join!(handle.outcome(), collect) };
         let (result, seen) = match tokio::time::timeout(self.patience, run).await {
             Ok(r) => r,
-            Err(_) => (Err(dlm_core::Error::new(dlm_core::Kind::Timeout, "run the plan").because("it hung")), Vec::new()),
+            Err(_) => (
+                Err(dlm_core::Error::new(dlm_core::Kind::Timeout, "run the plan").because("it hung")),
+                Vec::new(),
+            ),
         };
         let seconds = began.elapsed().as_secs_f64();
         let snapshot = handle.snapshot().borrow().clone();
-        let mut report =
-            Report { result, seconds, banned: Vec::new(), suspects: Vec::new(), restarts: 0, trace: Vec::new(), snapshot };
+        let mut report = Report {
+            result,
+            seconds,
+            banned: Vec::new(),
+            suspects: Vec::new(),
+            restarts: 0,
+            trace: Vec::new(),
+            snapshot,
+        };
         for (at, kind) in seen {
             match &kind {
                 EventKind::Banned { party } => report.banned.push(party.to_string()),
-                EventKind::Blamed { suspects, .. } => report.suspects.extend(suspects.iter().map(ToString::to_string)),
+                EventKind::Blamed { suspects, .. } => {
+                    report.suspects.extend(suspects.iter().map(ToString::to_string))
+                }
                 EventKind::Restarted { .. } => report.restarts += 1,
                 _ => {}
             }
@@ -164,7 +180,11 @@ impl Plan {
 /// When no runtime can be made.
 #[expect(clippy::expect_used, reason = "a test cannot go on without a runtime")]
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
     runtime.block_on(future)
 }
 
@@ -196,7 +216,11 @@ impl Backend for SimBackend {
             Ok(Discovery::File(FileSpec::whole(cx.new_file(), RelPath::name("object")?, id, known))),
         ];
         if let Some(piece) = object.piece {
-            let digests = object.data.chunks(piece as usize).map(|c| Algorithm::Crc32c.hasher().update(c).finish()).collect();
+            let digests = object
+                .data
+                .chunks(piece as usize)
+                .map(|c| Algorithm::Crc32c.hasher().update(c).finish())
+                .collect();
             if let Some(proof) = FixedPieces::new(piece, len, digests) {
                 let what = Evidence::Pieces { window: dlm_core::Span::ALL, proof: Arc::new(proof) };
                 all.push(Ok(Discovery::Evidence { object: id, what, trust: Trust::Locator }));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dlm_core::{
-    Body, Caps, Cx, Error, Identity, Kind, RangeSource, Ranged, Result, Seek, Source, SourceInfo, Span, Target,
+    Body, Caps, Cx, Error, Identity, Kind, RangeSource, Ranged, Result, Seek, Source, SourceInfo, Span,
+    Target,
 };
 use tokio::time::Instant;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dlm_core::{
-    AbortCost, Caps, Exit, Identity, NewsItem, Next, ObjectId, Result, Source, SourceInfo, Validator, Work, WorkClaim,
+    AbortCost, Caps, Exit, Identity, NewsItem, Next, ObjectId, Result, Source, SourceInfo, Validator, Work,
+    WorkClaim,
 };
 use futures::future::join_all;
 
@@ -40,7 +41,8 @@ impl SimSwarm {
     pub fn make(self) -> impl Fn(&Object) -> (Arc<dyn Source>, Caps, Identity) + Send + Sync + 'static {
         move |object| {
             let piece = object.piece.unwrap_or(256 << 10);
-            let swarm = Swarm { peers: self.peers.clone(), data: object.data.clone(), piece, seed: object.seed };
+            let swarm =
+                Swarm { peers: self.peers.clone(), data: object.data.clone(), piece, seed: object.seed };
             let identity = Identity::new(Some(object.data.len() as u64), Validator::ContentAddressed);
             (Arc::new(swarm) as Arc<dyn Source>, Caps::RANGES.abort(AbortCost::Stream), identity)
         }

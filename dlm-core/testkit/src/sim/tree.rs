@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dlm_core::{
-    AbortCost, Algorithm, Caps, Discovery, Evidence, Exit, Identity, ObjectId, Result, Source, SourceInfo, Span, Trust, Validator,
-    VariablePieces, Work, WorkClaim,
+    AbortCost, Algorithm, Caps, Discovery, Evidence, Exit, Identity, ObjectId, Result, Source, SourceInfo,
+    Span, Trust, Validator, VariablePieces, Work, WorkClaim,
 };
 
 use super::{Object, Rng};
@@ -71,7 +71,8 @@ impl Source for Tree {
             for leaf in parent {
                 let WorkClaim::Lease(mut lease) = work.try_claim(object, leaf.clone()) else { continue };
                 lease.ready().await?;
-                tokio::time::sleep(Duration::from_secs_f64((leaf.end - leaf.start) as f64 / self.plan.rate)).await;
+                tokio::time::sleep(Duration::from_secs_f64((leaf.end - leaf.start) as f64 / self.plan.rate))
+                    .await;
                 lease.put(leaf.start, self.data.slice(leaf.start as usize..leaf.end as usize))?;
             }
         }
@@ -84,7 +85,10 @@ impl Source for Tree {
                     WorkClaim::Lease(mut lease) => {
                         left = true;
                         lease.ready().await?;
-                        tokio::time::sleep(Duration::from_secs_f64((leaf.end - leaf.start) as f64 / self.plan.rate)).await;
+                        tokio::time::sleep(Duration::from_secs_f64(
+                            (leaf.end - leaf.start) as f64 / self.plan.rate,
+                        ))
+                        .await;
                         lease.put(leaf.start, self.data.slice(leaf.start as usize..leaf.end as usize))?;
                     }
                     WorkClaim::Retire => return Ok(Exit::Done),
