@@ -50,13 +50,13 @@ pub(crate) fn engine(trust: &Trust, limit_rate: Option<u64>) -> Result<Engine> {
     not(feature = "http"),
     expect(clippy::unnecessary_wraps, reason = "without backends nothing is refused")
 )]
-pub(crate) fn options(told: &Told) -> Result<Options> {
+pub(crate) fn options(told: &Told, home: &dlm_core::Locator) -> Result<Options> {
     #[cfg_attr(not(feature = "http"), expect(unused_mut, reason = "no backend takes any"))]
     let mut options = Options::new();
     #[cfg(feature = "http")]
-    options.insert(http::options(told)?);
+    options.insert(http::options(told)?.home(home));
     #[cfg(not(feature = "http"))]
-    let _ = told;
+    let _ = (told, home);
     Ok(options)
 }
 

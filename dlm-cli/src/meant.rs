@@ -117,7 +117,6 @@ impl Meant {
             user_agent: flags.user_agent.map(user_agent).transpose()?,
             user: flags.user.map(|t| credentials(&t, find_password)).transpose()?,
         };
-        let options = backends::options(&told)?;
         let defaults = Timeouts::default();
         let timeouts = Timeouts::new(
             flags.connect_timeout.unwrap_or(defaults.connect),
@@ -139,12 +138,13 @@ impl Meant {
                 Some(path) => output(&dir, path)?,
                 None => folder(&dir, &locator),
             };
+            let options = backends::options(&told, &locator)?;
             let mut spec = JobSpec::new(locator)
                 .retries(flags.retries)
                 .timeouts(timeouts)
                 .durable(flags.durable)
                 .resume(!flags.no_resume)
-                .options(options.clone());
+                .options(options);
             if let Some(n) = flags.connections {
                 spec = spec.connections(n);
             }

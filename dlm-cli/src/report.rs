@@ -156,7 +156,7 @@ mod tests {
         );
         let e = Error::new(Kind::Throttled, "fetch")
             .because("busy")
-            .with_retry(Retry::After(Duration::from_secs(3600)));
+            .with_retry(Retry::After(Duration::from_hours(1)));
         assert_eq!(line(&e), "dlm: cannot fetch: busy. Try again in 1 h 0 min: it asks for that");
         let e = Error::new(Kind::Io, "write").because("bad block.");
         assert_eq!(line(&e), "dlm: cannot write: bad block");

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
+/// What one lease may have in flight.
+const LEASE: u64 = 3 << 19;
 /// What every job of an engine may use however full the engine is.
 const SHARE: u64 = 1 << 20;
 
@@ -41,10 +43,13 @@ impl Budget {
         self.used.load(Ordering::Acquire)
     }
 
-    /// Whether another chunk may be read. The chunk itself may overdraw.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Whether one of `leases` may read another chunk. The chunk itself may overdraw.
+    ///
+    /// Few leases get less than the whole: more in flight than a write needs to keep up with only falls out of the
+    /// processor's cache.
+    pub(crate) fn has_room(&self, leases: u64) -> bool {
         let used = self.used();
-        used < self.limit
+        used < self.limit.min(LEASE.saturating_mul(leases.max(1)))
             && self.parent.as_ref().is_none_or(|p| p.used() < p.limit || used < SHARE.min(p.limit))
     }
 
@@ -117,15 +122,15 @@ mod tests {
         let (a, b) = (Budget::job(&engine), Budget::job(&engine));
         let mut p = a.charge(3 << 20);
         p.merge(a.charge(2 << 20));
-        assert!(!a.has_room() && b.has_room(), "b has its share although the engine is full");
+        assert!(!a.has_room(9) && b.has_room(9), "b has its share although the engine is full");
         let q = b.charge(SHARE);
-        assert!(!b.has_room());
+        assert!(!b.has_room(9));
         let wait = b.freed();
         tokio::pin!(wait);
         assert!(futures::poll!(&mut wait).is_pending());
         drop(p);
         wait.await;
-        assert!(a.has_room() && b.has_room());
+        assert!(a.has_room(1) && b.has_room(1));
         drop(q);
         assert_eq!((engine.used(), a.used(), b.used()), (0, 0, 0));
     }

@@ -89,28 +89,27 @@ async fn serve<S: RangeSource>(source: Arc<S>, mut lease: Lease, cx: Cx) {
         if want.is_empty() {
             return;
         }
-        let (body, overlap) = match first.take() {
-            Some(body) => (body, Bytes::new()),
-            None => {
-                let held = lease.held();
-                let overlap = if held.validator.is_strong() {
-                    Bytes::new()
-                } else {
-                    lease.before(want.start, OVERLAP).await
-                };
-                let ask = Span { start: want.start - overlap.len() as u64, end: want.end };
-                let limits = cx.timeouts();
-                let patience = limits.connect + limits.idle + Duration::from_secs(5);
-                // Dropping an open is always allowed.
-                let opened = tokio::select! {
-                    biased;
-                    () = &mut revoked => return,
-                    r = timeout(patience, source.open(lease.target(), ask, &held, &cx)) => r,
-                };
-                match opened.unwrap_or_else(|_| Err(silence(&lease))) {
-                    Ok(body) => (body, overlap),
-                    Err(e) => return lease.setback(&e),
-                }
+        let (body, overlap) = if let Some(body) = first.take() {
+            (body, Bytes::new())
+        } else {
+            let held = lease.held();
+            let overlap = if held.validator.is_strong() {
+                Bytes::new()
+            } else {
+                lease.before(want.start, OVERLAP).await
+            };
+            let ask = Span { start: want.start - overlap.len() as u64, end: want.end };
+            let limits = cx.timeouts();
+            let patience = limits.connect + limits.idle + Duration::from_secs(5);
+            // Dropping an open is always allowed.
+            let opened = tokio::select! {
+                biased;
+                () = &mut revoked => return,
+                r = timeout(patience, source.open(lease.target(), ask, &held, &cx)) => r,
+            };
+            match opened.unwrap_or_else(|_| Err(silence(&lease))) {
+                Ok(body) => (body, overlap),
+                Err(e) => return lease.setback(&e),
             }
         };
         match deliver(&mut lease, body, want, overlap, &cx, &mut revoked).await {

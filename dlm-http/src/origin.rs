@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dlm_core::{Body, Cx, Error, Identity, Kind, Locator, RangeSource, Result, SourceInfo, Span, Target};
-use http::header;
+use http::{StatusCode, header};
 
 use crate::answer::{Meaning, meaning};
 use crate::client::{Client, Reply, Visit, nonsense};
@@ -72,7 +72,17 @@ impl RangeSource for Origin {
             self.client.finals.forget(locator);
             return Err(refusal(reply, held).await);
         }
-        let meaning = meaning(&reply, true)?;
+        let mut said = meaning(&reply, true);
+        if said.is_err() && remote.start == 0 && reply.parts.status == StatusCode::PARTIAL_CONTENT {
+            // A part that cannot be used (compressed, in several parts): all of it may be said better.
+            drop(reply);
+            reply = visit.fetch(visit.start(), &Ask::PLAIN).await?;
+            if !reply.parts.status.is_success() {
+                return Err(refusal(reply, held).await);
+            }
+            said = meaning(&reply, false);
+        }
+        let meaning = said?;
         self.client.finals.put(locator, &reply.hop);
         body(reply, &meaning, target)
     }

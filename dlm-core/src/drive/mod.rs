@@ -73,7 +73,6 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    #[expect(clippy::too_many_arguments, reason = "the engine's one call")]
     pub(crate) fn new(
         shared: Arc<Shared>,
         id: JobId,
@@ -192,7 +191,7 @@ impl Driver {
         let now = Instant::now();
         match r {
             Ok((_, Ok(_))) => {}
-            Ok((id, Err(e))) => self.ledger.with(|s, after| s.fail_source(id, e, now, after)),
+            Ok((id, Err(e))) => self.ledger.with(|s, after| s.fail_source(id, &e, now, after)),
             Err(e) => {
                 let e = Error::new(Kind::Bug, "run a source").because("its task failed").caused_by(e);
                 self.ledger.with(|s, after| s.fail_job(e, after));

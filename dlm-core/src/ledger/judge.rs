@@ -417,7 +417,7 @@ impl State {
                 match v.disputed.iter_mut().find(|d| d.range == *piece) {
                     Some(d) => d.runs.extend(seen),
                     None if suspects.len() > 1 => {
-                        v.disputed.push(Dispute { range: piece.clone(), runs: seen })
+                        v.disputed.push(Dispute { range: piece.clone(), runs: seen });
                     }
                     None => {}
                 }
@@ -535,7 +535,7 @@ impl Ledger {
     pub(super) async fn check(self: Arc<Self>, check: Check) {
         match check {
             Check::Whole { object, generation, whole } => {
-                self.clone().hash_along(object, generation, whole).await
+                self.clone().hash_along(object, generation, whole).await;
             }
             Check::Piece { object, generation, piece, proof, trust, author } => {
                 let verdict = self.judge_piece(object, &piece, &*proof).await;
@@ -555,7 +555,7 @@ impl Ledger {
                 });
             }
             Check::Memory { object, generation, piece, bufs } => {
-                self.check_memory(object, generation, piece, bufs).await
+                self.check_memory(object, generation, piece, bufs).await;
             }
         }
         self.with(|s, after| {
@@ -695,7 +695,9 @@ impl Ledger {
                 .compute
                 .run(move || {
                     for b in &bufs {
-                        h.iter_mut().for_each(|h| h.push(b));
+                        for h in &mut h {
+                            h.push(b);
+                        }
                     }
                     h
                 })

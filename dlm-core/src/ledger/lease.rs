@@ -1,6 +1,7 @@
 //! A lease: the right, and the duty, to deliver some bytes.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -199,7 +200,8 @@ impl Lease {
                 Place::Beyond => return Some(Wait::Moved),
             }
         }
-        (!self.ledger.budget.has_room()).then_some(Wait::Budget)
+        let leases = self.ledger.leases.load(Ordering::Relaxed);
+        (!self.ledger.budget.has_room(leases)).then_some(Wait::Budget)
     }
 
     /// Delivers bytes of the object that begin at `at`. Takes what is needed of them and never waits: call
@@ -207,6 +209,7 @@ impl Lease {
     ///
     /// # Errors
     /// [`Kind::Bug`] when [`agree`](Self::agree) was not called for this answer.
+    #[expect(clippy::needless_pass_by_value, reason = "the bytes are the ledger's from here on")]
     pub fn put(&mut self, at: u64, data: Bytes) -> Result<Put> {
         let now = Instant::now();
         let len = data.len() as u64;
@@ -218,7 +221,7 @@ impl Lease {
         }
         let budget = self.ledger.budget.clone();
         let caps = self.ledger.caps;
-        self.ledger.with(|s, after| s.put(self.seed.id, at, data, now, &budget, caps, after))
+        self.ledger.with(|s, after| s.put(self.seed.id, at, &data, now, &budget, caps, after))
     }
 
     /// Resolves when the lease is taken back: others have its bytes, the policy wants it, the job stops.

@@ -22,6 +22,7 @@ mod work;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub use lease::{Lease, Next, Put};
 pub use ranges::RangeSet;
 pub use work::{Ask, Claim, Discovering, News, NewsItem, Work};
 
-pub(crate) use board::Dispute;
+pub(crate) use board::{Dispute, may_lease};
 pub(crate) use judge::Conclusion;
 pub(crate) use objects::ObjectState;
 pub(crate) use work::Waiter;
@@ -114,6 +115,8 @@ pub(crate) struct Ledger {
     retries: u32,
     max_pause: Duration,
     runtime: tokio::runtime::Handle,
+    /// How many leases there are, for a look without the lock.
+    leases: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -185,7 +188,7 @@ pub(crate) struct SourceState {
 pub(crate) struct After {
     writes: Vec<write::WriteJob>,
     checks: Vec<judge::Check>,
-    grants: Vec<(oneshot::Sender<Claim>, Option<(lease::Seed, Option<Body>)>)>,
+    grants: Vec<(oneshot::Sender<Claim>, Option<grant::Granted>)>,
     garbage: Vec<Body>,
     cancel: Vec<CancellationToken>,
     news: Vec<NewsItem>,
@@ -240,6 +243,7 @@ impl Ledger {
             retries: parts.retries,
             max_pause: parts.max_pause,
             runtime: tokio::runtime::Handle::current(),
+            leases: AtomicU64::new(0),
         })
     }
 
@@ -249,6 +253,7 @@ impl Ledger {
         let result = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = f(&mut state, &mut after);
+            self.leases.store(state.board.leases.len() as u64, Ordering::Relaxed);
             state.running += (after.writes.len() + after.checks.len()) as u32;
             result
         };
@@ -306,7 +311,9 @@ impl Ledger {
             after.cancel.extend(s.tokens.values().cloned());
             s.pump(now, after);
             let ids: Vec<_> = s.objects.keys().copied().collect();
-            ids.into_iter().for_each(|o| s.flush(o, None, self.caps, after));
+            for o in ids {
+                s.flush(o, None, self.caps, after);
+            }
             after.wake_moved = true;
         });
     }

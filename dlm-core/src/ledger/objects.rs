@@ -216,7 +216,7 @@ impl State {
             failed: false,
             first_at: binding.first.as_ref().map(|b| b.at.start),
         };
-        self.board.open.entry(source).or_default().insert((object, id), ());
+        self.board.open.entry(source).or_default().insert((object, id));
         self.board.bindings.insert(id, view);
         let seed = u64::from(id.0) << 32 | u64::from(object.0);
         self.bindings.insert(
@@ -273,7 +273,7 @@ impl State {
         match what {
             Evidence::Digest(d) => s.judge.add_digest(Judgement { what: d, trust, author }),
             Evidence::Pieces { window, proof } => {
-                s.judge.add_pieces(Judgement { what: (window, proof), trust, author })
+                s.judge.add_pieces(Judgement { what: (window, proof), trust, author });
             }
         }
         self.remix(object);
@@ -348,7 +348,9 @@ impl Ledger {
         self.with(|s, after| {
             let ids: Vec<_> =
                 s.objects.iter().filter(|(_, o)| !o.pending.is_empty()).map(|(id, _)| *id).collect();
-            ids.into_iter().for_each(|id| s.flush(id, before, caps, after));
+            for id in ids {
+                s.flush(id, before, caps, after);
+            }
         });
     }
 

@@ -135,7 +135,7 @@ impl State {
         }
     }
 
-    pub(crate) fn fail_source(&mut self, source: SourceId, error: Error, now: Instant, after: &mut After) {
+    pub(crate) fn fail_source(&mut self, source: SourceId, error: &Error, now: Instant, after: &mut After) {
         let ids: Vec<_> = self.board.bindings.values().filter(|b| b.source == source).map(|b| b.id).collect();
         for id in ids {
             self.fail_binding(id, error.clone(), now, after);

@@ -34,6 +34,7 @@ impl Ask {
 
 /// The answer to a claim.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and nearly always is a lease")]
 #[non_exhaustive]
 pub enum Claim {
     /// Work.
@@ -196,7 +197,7 @@ impl Work {
     /// [`Kind::Busy`] where the range is not all there yet; the sink's errors.
     pub async fn read_verified(&self, object: ObjectId, range: Range<u64>) -> Result<Bytes> {
         let there = self.ledger.with(|s, _| {
-            let proven = s.objects.get(&object).is_some_and(|o| o.has_pieces());
+            let proven = s.objects.get(&object).is_some_and(super::objects::ObjectState::has_pieces);
             s.board.objects.get(&object).is_some_and(|o| {
                 if proven {
                     o.verified.covers(&range)
@@ -233,7 +234,7 @@ impl Work {
     }
 
     /// Gives the source up for this job. Bytes it delivered stay.
-    pub fn give_up(&self, error: Error) {
+    pub fn give_up(&self, error: &Error) {
         let now = Instant::now();
         self.ledger.with(|s, after| s.fail_source(self.source, error, now, after));
     }

@@ -134,7 +134,9 @@ pub(crate) fn outside(bufs: Vec<Bytes>, start: u64, r: &std::ops::Range<u64>) ->
 /// CRC-32C of some buffers.
 pub(crate) fn crc32c(bufs: &[Bytes]) -> u32 {
     let mut d = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
-    bufs.iter().for_each(|b| d.update(b));
+    for b in bufs {
+        d.update(b);
+    }
     d.finalize() as u32
 }
 

@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dlm_core::{
-    Accept, Backend, Binding, Body, Caps, Cx, Discovery, DiscoveryStream, Error, FileSpec, From, Hint, Identity, Kind,
-    ObjectSpec, RangeSource, Ranged, RelPath, Result, Role, SourceInfo, Span, Target,
+    Accept, Backend, Binding, Body, Caps, Cx, Discovery, DiscoveryStream, Error, FileSpec, From, Hint,
+    Identity, Kind, ObjectSpec, RangeSource, Ranged, RelPath, Result, Role, SourceInfo, Span, Target,
 };
 use futures_util::stream;
 
@@ -69,7 +69,9 @@ impl Backend for PatternBackend {
 
     async fn resolve(&self, from: From, cx: &Cx) -> Result<DiscoveryStream> {
         let From::Locator(locator) = from else {
-            return Err(Error::new(Kind::Unsupported, "read the document").because("a pattern is no document"));
+            return Err(
+                Error::new(Kind::Unsupported, "read the document").because("a pattern is no document")
+            );
         };
         let place = Place::of(&locator)?;
         let mut found = Vec::with_capacity(3);
@@ -80,11 +82,17 @@ impl Backend for PatternBackend {
                 let object = cx.new_object();
                 found.push(Ok(Discovery::Object(ObjectSpec::new(object, "", Some(place.len)))));
                 let path = RelPath::name(&place.file_name())?;
-                found.push(Ok(Discovery::File(FileSpec::whole(cx.new_file(), path, object, Some(place.len)))));
+                found.push(Ok(Discovery::File(FileSpec::whole(
+                    cx.new_file(),
+                    path,
+                    object,
+                    Some(place.len),
+                ))));
                 Target::new(object, locator)
             }
         };
-        let binding = Binding::new(self.source.clone(), target.rank(cx.rank()), Caps::RANGES, place.identity());
+        let binding =
+            Binding::new(self.source.clone(), target.rank(cx.rank()), Caps::RANGES, place.identity());
         found.push(Ok(Discovery::Bind(binding)));
         Ok(Box::pin(stream::iter(found)))
     }
@@ -105,7 +113,9 @@ impl RangeSource for Generator {
         let identity = place.identity();
         // A server would be asked to compare (`If-Range`); the caller compares what we say once more.
         if !held.agrees(&identity) && *held != Identity::UNKNOWN {
-            return Err(Error::new(Kind::Changed, "open").on(&target.remote).because("it is another pattern"));
+            return Err(Error::new(Kind::Changed, "open")
+                .on(&target.remote)
+                .because("it is another pattern"));
         }
         let whole = Span::new(target.window.start, target.window.start.saturating_add(place.len));
         let at = want.intersect(&target.window).intersect(&whole);

@@ -17,9 +17,13 @@ impl Place {
     /// [`Kind::Invalid`], saying what is wrong with it.
     pub(crate) fn of(locator: &Locator) -> Result<Self> {
         let wrong = |why: &'static str| {
-            Error::new(Kind::Invalid, "understand").on(locator).because(why).advise("write pattern://LEN/SEED, in bytes")
+            Error::new(Kind::Invalid, "understand")
+                .on(locator)
+                .because(why)
+                .advise("write pattern://LEN/SEED, in bytes")
         };
-        let len = digits(locator.host().unwrap_or_default()).ok_or_else(|| wrong("its length is no number"))?;
+        let len =
+            digits(locator.host().unwrap_or_default()).ok_or_else(|| wrong("its length is no number"))?;
         let path = locator.reveal().path();
         let seed = path.strip_prefix('/').and_then(digits).ok_or_else(|| wrong("its seed is no number"))?;
         if len > MAX_LEN {

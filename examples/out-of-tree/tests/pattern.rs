@@ -2,19 +2,77 @@
 
 use std::sync::Arc;
 
-use dlm_core::{Algorithm, Engine, JobSpec, Journal, Kind, MemoryJournal, MemorySink, Outcome, Result, Sink, VerifiedBy};
-use dlm_pattern::{PatternBackend, pattern};
+use bytes::Bytes;
+use dlm_core::{
+    Algorithm, Caps, Cx, Engine, Identity, JobSpec, Journal, Kind, MemoryJournal, MemorySink, ObjectId,
+    Outcome, RangeSource, Ranged, Result, Sink, Source, Span, Target, VerifiedBy,
+};
+use dlm_pattern::{Generator, PatternBackend, pattern};
+use dlm_testkit::conformance::{self, RangeFixture, SourceFixture, range_source};
+use futures_util::TryStreamExt;
 
-// ---------------------------------------------------------------------------------------------------------------------
-// CONFORMANCE: the suites of `dlm_testkit::conformance` for a `RangeSource` and a `Backend` are called here.
-// ---------------------------------------------------------------------------------------------------------------------
+/// What dlm asks of its own backends: every rule for a source that opens ranges, and for the source made of it.
+#[tokio::test]
+async fn conforms() {
+    let len = 300_000;
+    let data = pattern(3, 0..len);
+    let remote = |seed: u64, len: u64| format!("pattern://{len}/{seed}").parse().unwrap();
+    let cx = Cx::new();
+    let source = Arc::new(Generator);
+    let target = Target::new(cx.new_object(), remote(3, len));
+    range_source(&RangeFixture {
+        source: source.clone(),
+        target,
+        data: data.clone(),
+        caps: Caps::RANGES,
+        cx: cx.clone(),
+    })
+    .await;
+
+    let make = move |object| {
+        let source: Arc<dyn Source> = Arc::new(Ranged::new(Generator));
+        (source, Target::new(object, remote(3, len)))
+    };
+    let identity =
+        source.open(&make(ObjectId(0)).1, Span::ALL, &Identity::UNKNOWN, &cx).await.unwrap().identity;
+    conformance::source(&SourceFixture {
+        make: Arc::new(make),
+        data,
+        caps: Caps::RANGES,
+        identity,
+        proof: None,
+    })
+    .await;
+}
+
+/// A pattern that stands for the middle of something else: offsets and the end are the object's.
+#[tokio::test]
+async fn a_window_has_the_offsets_of_the_object() {
+    let cx = Cx::new();
+    let target =
+        Target::new(cx.new_object(), "pattern://1000/4".parse().unwrap()).window(Span::new(500, 1500));
+    for (want, at) in [
+        (Span::ALL, Span::new(500, 1500)),
+        (Span::from(700), Span::new(700, 1500)),
+        (Span::new(900, 901), Span::new(900, 901)),
+    ] {
+        let body = Generator.open(&target, want, &Identity::UNKNOWN, &cx).await.unwrap();
+        assert_eq!(body.at, at);
+        let bytes: Vec<Bytes> = body.stream.try_collect().await.unwrap();
+        let range = at.to_range();
+        assert_eq!(bytes.concat(), pattern(4, range.start - 500..range.end - 500));
+    }
+    let e = Generator.open(&target, Span::from(1500), &Identity::UNKNOWN, &cx).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Invalid);
+}
 
 fn engine() -> Engine {
     Engine::builder().backend(PatternBackend::new()).build()
 }
 
 async fn run(spec: JobSpec, sink: &MemorySink) -> Result<Outcome> {
-    let (sink, journal): (Arc<dyn Sink>, Arc<dyn Journal>) = (Arc::new(sink.clone()), Arc::new(MemoryJournal::new()));
+    let (sink, journal): (Arc<dyn Sink>, Arc<dyn Journal>) =
+        (Arc::new(sink.clone()), Arc::new(MemoryJournal::new()));
     engine().start(spec, sink, journal).await
 }
 

@@ -23,7 +23,7 @@ pub async fn journal(open: impl Fn() -> Arc<dyn Journal>) {
         object("", 0, "\"one\""),
         wrote("", 0, 0, 100),
         wrote("", 0, 100, 4_000_000_000),
-        Record::Retract { key: "".into(), generation: 0, ranges: vec![50..60] },
+        Record::Retract { key: "".into(), generation: 0, ranges: std::iter::once(50..60).collect() },
         object("dir/ä b\n\"", 0, "W/x\u{7f}"),
         wrote("dir/ä b\n\"", 0, 5, 10),
         Record::Restart { key: "".into(), generation: 1 },

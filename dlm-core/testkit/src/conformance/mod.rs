@@ -9,6 +9,8 @@
 //! # }
 //! ```
 
+#![expect(clippy::expect_used, reason = "a suite reports by panicking")]
+
 mod journals;
 mod ranges;
 mod sinks;

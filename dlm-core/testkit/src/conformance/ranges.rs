@@ -125,7 +125,7 @@ async fn whole_job(f: &RangeFixture, identity: &Identity) {
     target.object = bench.object();
     let work =
         bench.add(Binding::new(ranged.clone(), target, f.caps, identity.clone())).expect("bench: binding");
-    let whole = bench.run(ranged, work, Duration::from_secs(60)).await;
+    let whole = bench.run(ranged, work, Duration::from_mins(1)).await;
     assert!(whole, "job: it ends ({:?})", bench.error());
     bench.check().expect("job: states");
     assert_eq!(sink.bytes(bench.object()).as_deref(), Some(&f.data[..]), "job: the right bytes");

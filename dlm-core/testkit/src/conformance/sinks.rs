@@ -46,7 +46,7 @@ async fn in_order(sink: &Arc<dyn Sink>) {
     sink.set_len(OBJECT, 200_000).await.expect("set_len");
     for at in (0..200_000usize).step_by(50_000) {
         // Several buffers, an empty one among them.
-        let bufs = vec![data.slice(at..at + 1), Bytes::new(), data.slice(at + 1..at + 50_000)];
+        let bufs = vec![data.slice(at..=at), Bytes::new(), data.slice(at + 1..at + 50_000)];
         sink.write(Batch::new(OBJECT, at as u64, bufs)).await.expect("write: in order");
     }
     if sink.caps().readable {

@@ -63,7 +63,7 @@ async fn delivers(f: &SourceFixture) {
     let sink = MemorySink::new();
     let (mut bench, source, work) = f.bench(&sink).await;
     assert_eq!(source.info(), source.info(), "info: it is the same at each call");
-    let whole = bench.run(source, work, Duration::from_secs(60)).await;
+    let whole = bench.run(source, work, Duration::from_mins(1)).await;
     assert!(whole, "run: it ends with every byte there ({:?}, {:?})", bench.error(), bench.done());
     bench.check().expect("run: every byte is in one state");
     assert_eq!(sink.bytes(bench.object()).as_deref(), Some(&f.data[..]), "run: the right bytes");
@@ -104,7 +104,7 @@ async fn may_be_dropped(f: &SourceFixture) {
         bench.check().expect("drop: every byte is in one state");
     }
     if !bench.whole() {
-        let whole = bench.run(source, work, Duration::from_secs(60)).await;
+        let whole = bench.run(source, work, Duration::from_mins(1)).await;
         assert!(whole, "drop: another run finishes the rest ({:?})", bench.error());
     }
     assert_eq!(sink.bytes(bench.object()).as_deref(), Some(&f.data[..]), "drop: the right bytes");

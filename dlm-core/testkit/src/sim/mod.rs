@@ -100,7 +100,7 @@ impl Plan {
             len_known: true,
             spec: JobSpec::new(locator),
             memory: 8 << 20,
-            patience: Duration::from_secs(3600),
+            patience: Duration::from_hours(1),
         }
     }
 
@@ -163,7 +163,7 @@ impl Plan {
             match &kind {
                 EventKind::Banned { party } => report.banned.push(party.to_string()),
                 EventKind::Blamed { suspects, .. } => {
-                    report.suspects.extend(suspects.iter().map(ToString::to_string))
+                    report.suspects.extend(suspects.iter().map(ToString::to_string));
                 }
                 EventKind::Restarted { .. } => report.restarts += 1,
                 _ => {}

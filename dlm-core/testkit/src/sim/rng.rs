@@ -1,6 +1,6 @@
 //! Random numbers that are the same in every run.
 
-/// SplitMix64: small, fast, and good enough to draw plans.
+/// `SplitMix64`: small, fast, and good enough to draw plans.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
