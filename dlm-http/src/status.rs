@@ -11,7 +11,7 @@ use crate::headers::{retry_after, single};
 pub(crate) fn refusal(at: &Locator, status: StatusCode, headers: &HeaderMap) -> Error {
     let kind = match status.as_u16() {
         404 | 410 => Kind::NotFound,
-        304 | 412 => Kind::Changed,
+        412 => Kind::Changed,
         416 => Kind::RangeIgnored,
         // All of these may pass: a time-out, too many requests, a server or a gateway in trouble.
         408 | 425 | 429 | 500 | 502..=504 | 507..=509 | 520..=530 => Kind::Throttled,
@@ -74,7 +74,7 @@ mod tests {
             (504, Kind::Throttled, Retry::Backoff),
             (416, Kind::RangeIgnored, Retry::Elsewhere),
             (412, Kind::Changed, Retry::Elsewhere),
-            (304, Kind::Changed, Retry::Elsewhere),
+            (304, Kind::Protocol, Retry::Elsewhere),
             (300, Kind::Protocol, Retry::Elsewhere),
             (501, Kind::Protocol, Retry::Elsewhere),
             (505, Kind::Protocol, Retry::Elsewhere),

@@ -130,8 +130,9 @@ impl Driver {
             return Ok(());
         };
         let proven = self.ledger.with(|s, _| s.objects.get(&object).is_some_and(|o| o.judge.mixes()));
-        let same_version =
-            saved.identity.agrees(identity) && (proven || saved.identity.validator != Validator::Unknown);
+        // Another origin's validators say nothing of these bytes, even when they are equal: only a proof does.
+        let vouched = saved.remote == *remote && saved.identity.validator != Validator::Unknown;
+        let same_version = saved.identity.agrees(identity) && (proven || vouched);
         if !same_version || saved.claims.is_empty() {
             let generation = saved.generation + 1;
             let restart = Record::Restart { key, generation };

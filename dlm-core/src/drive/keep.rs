@@ -18,8 +18,13 @@ use super::Driver;
 const MOST: u64 = 2 << 20;
 const SHARE: u64 = 256;
 /// …and once a second while bytes come, but never more often than this, so that a small file needs none at all.
-const OFTEN: Duration = Duration::from_millis(15);
+const OFTEN: Duration = Duration::from_millis(8);
 const SELDOM: Duration = Duration::from_secs(1);
+
+/// Claims are joined up to this length (joining checksums has a cost, and a claim is dropped whole when a part of it is
+/// wrong), or this share of the file, so that a journal stays small.
+const JOINED: u64 = 256 << 10;
+const PARTS: u64 = 4096;
 
 /// What the journal was told, and when.
 #[derive(Debug)]
@@ -63,7 +68,7 @@ impl Driver {
             }
             let len: u64 = s.board.objects().filter_map(|o| o.len).max().unwrap_or(MOST * SHARE);
             // A sync costs more than a moment's work.
-            let enough = if durable { MOST * 16 } else { MOST.min(len / SHARE) };
+            let enough = if durable { MOST * 16 } else { MOST.min(len / SHARE).max(len / PARTS) };
             if !last && s.dirty_bytes < enough && passed < SELDOM {
                 return None;
             }
@@ -88,7 +93,7 @@ impl Driver {
         let mut records = Vec::new();
         for (id, generation, len, identity) in identities {
             let Some(name) = self.keeper.names.get_mut(&id) else { continue };
-            let claims = claims(&dirty, id, generation);
+            let claims = claims(&dirty, id, generation, (len.unwrap_or(0) / PARTS).max(JOINED));
             if claims.is_empty() {
                 continue;
             }
@@ -155,7 +160,7 @@ fn meets(a: &Range<u64>, b: &Range<u64>) -> bool {
 }
 
 /// The claims of one object, neighbours joined.
-fn claims(dirty: &[Dirty], object: ObjectId, generation: u32) -> Vec<Claim> {
+fn claims(dirty: &[Dirty], object: ObjectId, generation: u32, joined: u64) -> Vec<Claim> {
     let mut all: Vec<Claim> = dirty
         .iter()
         .filter(|d| d.object == object && d.generation == generation)
@@ -165,16 +170,15 @@ fn claims(dirty: &[Dirty], object: ObjectId, generation: u32) -> Vec<Claim> {
     let mut out: Vec<Claim> = Vec::new();
     for c in all {
         match out.last_mut() {
-            // A claim is checked whole, and dropped whole when a part of it is wrong: keep them moderate.
-            Some(last) if last.range.end == c.range.start && c.range.end - last.range.start <= 8 << 20 => {
+            Some(last) if last.range.end == c.range.start && c.range.end - last.range.start <= joined => {
                 let len = c.range.end - c.range.start;
-                let joined = crc_fast::checksum_combine(
+                let both = crc_fast::checksum_combine(
                     crc_fast::CrcAlgorithm::Crc32Iscsi,
                     u64::from(last.crc),
                     u64::from(c.crc),
                     len,
                 );
-                *last = Claim::new(last.range.start..c.range.end, joined as u32);
+                *last = Claim::new(last.range.start..c.range.end, both as u32);
             }
             _ => out.push(c),
         }
@@ -201,7 +205,7 @@ mod tests {
         };
         let mut dirty = vec![part(10..20), part(0..10), part(20..21), part(30..40)];
         dirty.push(Dirty { generation: 2, ..part(21..30) });
-        let got = claims(&dirty, ObjectId(0), 3);
+        let got = claims(&dirty, ObjectId(0), 3, JOINED);
         assert_eq!(got, [part(0..21).claim, part(30..40).claim]);
     }
 }

@@ -57,7 +57,7 @@ pub(crate) use work::Waiter;
 pub(crate) use write::crc32c;
 
 /// How long gathered bytes may wait for company before they are written.
-pub(crate) const GATHER: Duration = Duration::from_millis(25);
+pub(crate) const GATHER: Duration = Duration::from_millis(10);
 
 /// Where hashing runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -39,8 +39,8 @@ impl State {
         let gained = self.board.leases.get(&lease).is_some_and(|l| l.gained);
         let Some(state) = self.bindings.get_mut(&id) else { return };
         let others = self.board.leases.values().any(|l| l.binding == id && l.id != lease && l.bytes > 0);
-        if !error.is_transient() && error.fault() == Fault::Source && others && error.retry() != Retry::Never
-        {
+        let refused = error.fault() == Fault::Source && error.retry() != Retry::Never;
+        if refused && others && !matches!(error.retry(), Retry::After(_)) {
             // Refused while others of the same binding work: it allows fewer at once.
             if let Some(b) = self.board.bindings.get_mut(&id) {
                 b.caps.max_parallel = b.caps.max_parallel.min(live.saturating_sub(1).max(1));

@@ -13,7 +13,7 @@ use crate::object::{Identity, Validator};
 /// The first line.
 pub(super) const HEADER: &[u8] = b"dlm-journal 1\n";
 /// A longer journal is damaged, in bytes.
-pub(super) const MAX_FILE: u64 = 64 << 20;
+pub(super) const MAX_FILE: u64 = 16 << 20;
 /// A longer line is damaged, in bytes with its end.
 const MAX_LINE: usize = 1 << 20;
 /// Most claims or ranges in one line: a claim has at most 57 bytes.

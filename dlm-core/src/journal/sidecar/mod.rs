@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// The journal beside the partial of a [`FileSink`](crate::FileSink), from [`FileSink::journal`](crate::FileSink::journal).
 ///
-/// Its file is made by the first [`record`](Journal::record), readable by its owner only. Bounds: 64 MiB; what is
+/// Its file is made by the first [`record`](Journal::record), readable by its owner only. Bounds: 16 MiB; what is
 /// longer is taken for damaged, and what would become longer is written anew first.
 #[derive(Debug)]
 pub struct SidecarJournal {
@@ -72,7 +72,7 @@ impl SidecarJournal {
     }
 
     /// What is left in a journal of these bytes: everything before the first line that is damaged. `None` when not even
-    /// the first line is good. Pure; takes at most 64 MiB for good.
+    /// the first line is good. Pure; takes at most 16 MiB for good.
     pub fn parse(bytes: &[u8]) -> Option<Saved> {
         let scan = scan(bytes);
         (scan.good > 0).then(|| Saved::replay(&scan.records))
@@ -197,7 +197,7 @@ impl Open {
         if whole.len() as u64 > MAX_FILE {
             return Err(Error::new(Kind::NoSpace, "write")
                 .on(self.home.dir.show(&self.home.name))
-                .because("the journal would be longer than 64 MiB"));
+                .because("the journal would be longer than 16 MiB"));
         }
         let temp = self.temp();
         // Left by a run that was killed in the middle of this.

@@ -47,8 +47,8 @@ use crate::object::{FileId, FileSpec, ObjectId};
 
 pub use builder::{FileSinkBuilder, IfExists};
 
-/// Writes of one sink at once.
-const WRITERS: usize = 4;
+/// Writes of one sink at once: the kernel lets one in at a time, and others would spin for their turn.
+const WRITERS: usize = 1;
 /// The longest range one [`Sink::read`] takes, in bytes.
 const MAX_READ: u64 = 256 << 20;
 
