@@ -120,7 +120,7 @@ async fn what_answers_mean() {
         ("HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n5\nhello\n0\n\n", "Protocol"),
         ("HTTP/1.1 200 OK\nTransfer-Encoding: identity\n\nhello", "Protocol"),
         ("HTTP/1.0 200 OK\nTransfer-Encoding: chunked\n\n5\nhello\n0\n\n", "Protocol"),
-        ("HTTP/1.1 304 Not\n\n", "Changed"),
+        ("HTTP/1.1 304 Not\n\n", "Protocol"),
         ("HTTP/1.1 404 Not\nContent-Length: 5\n\nhello", "NotFound"),
         ("HTTP/1.1 403 No\nContent-Length: 0\n\n", "Denied"),
         ("HTTP/1.1 500 Oops\nContent-Length: 0\n\n", "Throttled"),

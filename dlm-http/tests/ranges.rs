@@ -70,7 +70,7 @@ async fn what_it_gets() {
         ("416 R\nContent-Range: bytes */10\nContent-Length: 0\n\n", Err(Kind::RangeIgnored)),
         ("416 R\nContent-Range: bytes */7\nContent-Length: 0\n\n", Err(Kind::Changed)),
         ("412 P\nContent-Length: 0\n\n", Err(Kind::Changed)),
-        ("304 N\n\n", Err(Kind::Changed)),
+        ("304 N\n\n", Err(Kind::Protocol)),
         ("404 N\nContent-Length: 0\n\n", Err(Kind::NotFound)),
         ("410 G\nContent-Length: 0\n\n", Err(Kind::NotFound)),
         ("401 U\nContent-Length: 0\n\n", Err(Kind::Denied)),

@@ -78,7 +78,7 @@ pub(crate) fn interop() -> Result {
 }
 
 pub(crate) fn sim() -> Result {
-    run(&mut cargo(["test", "--release", "-p", "dlm-testkit", "--test", "sim", "--", "--ignored"]))
+    run(&mut cargo(["test", "--release", "-p", "dlm-core", "--test", "mixed_sources", "--", "--ignored"]))
 }
 
 /// The folders of the workspace's members, as its manifest lists them.

@@ -16,9 +16,9 @@ use super::Driver;
 
 /// A record is due when this much was written since the last, or this share of the file…
 const MOST: u64 = 2 << 20;
-const SHARE: u64 = 256;
+const SHARE: u64 = 512;
 /// …and once a second while bytes come, but never more often than this, so that a small file needs none at all.
-const OFTEN: Duration = Duration::from_millis(8);
+const OFTEN: Duration = Duration::from_millis(4);
 const SELDOM: Duration = Duration::from_secs(1);
 
 /// Claims are joined up to this length (joining checksums has a cost, and a claim is dropped whole when a part of it is

@@ -128,7 +128,7 @@ impl State {
         let Some(s) = self.objects.get_mut(&object) else { return };
         // Small files are flushed finely, so that a kill costs little of them.
         let fine =
-            self.board.objects.get(&object).and_then(|o| o.len).map_or(u64::MAX, |l| (l / 256).max(16 << 10));
+            self.board.objects.get(&object).and_then(|o| o.len).map_or(u64::MAX, |l| (l / 512).max(16 << 10));
         let batch =
             (budget.limit() / (2 * leases)).clamp(64 << 10, 512 << 10).min(fine).min(caps.batch as u64);
         let permit = budget.charge(len);
