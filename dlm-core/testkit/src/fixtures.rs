@@ -18,7 +18,7 @@ pub fn bytes(seed: u64, len: usize) -> Bytes {
     Bytes::from(data)
 }
 
-/// Writes to `out` the bytes that [`bytes`] of the same seed has from `offset` on. Lets a test check, or serve, a file
+/// Writes to `out` the bytes that [`bytes()`] of the same seed has from `offset` on. Lets a test check, or serve, a file
 /// far larger than memory.
 ///
 /// ```
