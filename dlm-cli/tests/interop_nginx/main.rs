@@ -132,19 +132,21 @@ fn against_a_real_nginx() {
 fn killed_and_resumed(place: &Place, words: &[&str]) {
     let out = place.out();
     let words = [&["-o", out.to_str().unwrap()], words].concat();
-    for wait in [700, 400, 900] {
+    for wait in [400, 300, 400] {
         let started = std::time::Instant::now();
         let running = place.start(&words).until(|| started.elapsed() >= Duration::from_millis(wait));
-        let Err(running) = running else { panic!("it was done too early") };
+        let running = match running {
+            Err(running) => running,
+            Ok(run) => panic!("it was done too early: {run:?}"),
+        };
         running.kill();
         assert!(!out.exists() && with(&out, ".part").exists(), "killed, and the final name is there");
     }
     let run = place.run(&words);
     assert_eq!(run.code, Some(0), "{run:?}");
     place.check("killed and resumed");
-    // 32 MiB at three times 3 MiB a second take 3.6 s from the start.
-    eprintln!("killed and resumed: the last run took {:.2} s", run.took.as_secs_f64());
-    assert!(run.took < Duration::from_secs(3), "it started over: {run:?}");
+    // How long it takes says little: each new connection may begin with a burst.
+    assert!(run.stderr.contains("from an earlier run"), "it started over: {run:?}");
 }
 
 /// Bytes in hex.
