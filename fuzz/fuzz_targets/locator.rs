@@ -8,6 +8,10 @@ const SECRET: &str = "S3cr3tS3cr3t";
 
 fuzz_target!(|text: &str| {
     let Ok(locator) = text.parse::<Locator>() else { return };
+    // A fuzzer finds the word, and puts it where it is no secret.
+    if locator.reveal().as_str().to_ascii_lowercase().contains(&SECRET.to_ascii_lowercase()) {
+        return;
+    }
     let again: Locator = locator.reveal().as_str().parse().expect("a locator that was accepted is one");
     assert_eq!(again, locator);
     assert!(!locator.to_string().chars().any(char::is_control));

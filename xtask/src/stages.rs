@@ -78,7 +78,17 @@ pub(crate) fn interop() -> Result {
 }
 
 pub(crate) fn sim() -> Result {
-    run(&mut cargo(["test", "--release", "-p", "dlm-core", "--test", "mixed_sources", "--", "--ignored"]))
+    run(&mut cargo([
+        "test",
+        "--release",
+        "-p",
+        "dlm-core",
+        "--test",
+        "mixed_sources",
+        "--",
+        "--ignored",
+        "--nocapture",
+    ]))
 }
 
 /// The folders of the workspace's members, as its manifest lists them.
