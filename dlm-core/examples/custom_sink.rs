@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run -p dlm-core --example custom_sink
 //! ```
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+#![expect(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};

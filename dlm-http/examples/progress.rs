@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run -p dlm-http --example progress -- https://host/file [FOLDER]
 //! ```
-#![allow(clippy::print_stderr, reason = "an example talks to its user")]
+#![expect(clippy::print_stderr, reason = "an example talks to its user")]
 
 use std::io::Write as _;
 use std::process::ExitCode;

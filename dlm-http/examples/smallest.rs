@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run -p dlm-http --example smallest -- https://host/file
 //! ```
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+#![expect(clippy::print_stdout, reason = "an example talks to its user")]
 
 use dlm_core::{Engine, FileSink, JobSpec, Result};
 use dlm_http::HttpBackend;

@@ -70,11 +70,16 @@ impl State {
         }
         let needed: Vec<Range<u64>> =
             if range.start < range.end { v.done.gaps(range.clone()).collect() } else { Vec::new() };
+        let frontier = v.frontier();
         let mut taken = 0;
         for r in &needed {
             taken += r.end - r.start;
             v.done.insert(r.clone());
             v.held.insert(r.clone());
+        }
+        if caps.order == Order::Next && v.frontier() != frontier {
+            // Who stands there now no longer waits for budget, and may be waiting.
+            after.wake_moved = true;
         }
         l.bytes += taken;
         self.received += taken;

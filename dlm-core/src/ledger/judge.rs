@@ -168,6 +168,24 @@ impl Judge {
         })
     }
 
+    /// As far as this no trusted piece begins behind `at`, which is in none.
+    pub(crate) fn unproven_to(&self, at: u64) -> u64 {
+        let trusted = self.pieces.iter().filter(|p| p.trust != Trust::Claimed);
+        trusted
+            .filter_map(|p| {
+                let (window, proof) = &p.what;
+                match proof.piece_at(at) {
+                    _ if window.start > at => Some(window.start),
+                    // One that sticks out of the window.
+                    Piece::At(r) => Some(r.end),
+                    _ => proof.next_after(at),
+                }
+            })
+            .filter(|next| *next > at)
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
     /// Bytes are on their way to the sink: if they are just what the digest waits for, it takes them along. Returns
     /// the hashers for a worker where none runs.
     pub(crate) fn offer(

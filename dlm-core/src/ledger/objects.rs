@@ -73,6 +73,21 @@ impl ObjectState {
         self.judge.has_pieces()
     }
 
+    /// Makes one of the gathered runs that follow each other from `at` on, as far as `goal`. Returns where it ends.
+    pub(crate) fn join_pending(&mut self, at: u64, goal: u64) -> Option<u64> {
+        let mut seg = self.pending.remove(&at)?;
+        while at + seg.len < goal
+            && let Some(mut next) = self.pending.remove(&(at + seg.len))
+        {
+            seg.bufs.append(&mut next.bufs);
+            seg.len += next.len;
+            seg.permit.merge(next.permit);
+        }
+        let end = at + seg.len;
+        self.pending.insert(at, seg);
+        Some(end)
+    }
+
     /// Forgets what is gathered of a range.
     pub(crate) fn drop_pending(&mut self, r: &std::ops::Range<u64>) {
         let starts: Vec<u64> =
@@ -201,6 +216,7 @@ impl State {
         let known = binding.identity.validator != Validator::Unknown
             || binding.identity.len.is_some()
             || binding.first.is_some();
+        let identity = binding.identity;
         v.bindings.push(id);
         let view = BindingView {
             id,
@@ -209,7 +225,7 @@ impl State {
             window: binding.target.window,
             rank: binding.target.rank,
             caps: binding.caps,
-            identity: known.then(|| binding.identity.clone()),
+            identity: known.then(|| identity.clone()),
             leases: 0,
             meter: Meter::default(),
             parked_until: None,
@@ -228,7 +244,9 @@ impl State {
                 error: None,
             },
         );
-        self.note_validator(object, &binding.identity);
+        if known {
+            self.note_validator(object, &identity);
+        }
         self.remix(object);
         after.wake_driver = true;
         Ok(id)

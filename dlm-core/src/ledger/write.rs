@@ -53,22 +53,27 @@ impl State {
             return;
         }
         let at = s.next_out;
-        let Some(seg) = s.pending.get(&at) else { return };
-        let whole = at + seg.len;
-        let Some(piece) = s.judge.piece_holding(at) else {
-            s.out_busy = true;
-            self.write_out(object, at, after);
-            return;
+        let piece = s.judge.piece_holding(at);
+        // Several leases may have delivered the piece: what they gathered is put together.
+        let Some(whole) = s.join_pending(at, piece.as_ref().map_or(at, |p| p.end)) else { return };
+        let end = match piece {
+            // Everything of the piece has to be in memory before any of it may leave.
+            Some(piece) if piece.start == at => {
+                if whole >= piece.end && s.checking.is_empty() {
+                    s.checking.insert(piece.clone());
+                    let bufs = s.pending.get(&at).map_or_else(Vec::new, |seg| cut(&seg.bufs, piece.end - at));
+                    after.checks.push(Check::Memory { object, generation: v.generation, piece, bufs });
+                }
+                return;
+            }
+            // It became known when some of it had left: the rest of it cannot be judged any more.
+            Some(piece) => piece.end,
+            None => s.judge.unproven_to(at),
         };
-        // Everything of the piece that is not out yet has to be in memory, and nothing of it is out before.
-        if piece.start == at && whole >= piece.end && s.checking.is_empty() {
-            s.checking.insert(piece.clone());
-            let bufs = cut(&seg.bufs, piece.end - at);
-            after.checks.push(Check::Memory { object, generation: v.generation, piece, bufs });
-        }
+        self.write_piece_out(object, end.min(whole), after);
     }
 
-    /// A piece at the front of an ordered sink is right: it may leave.
+    /// Bytes at the front of an ordered sink are right, or nothing judges them: they may leave.
     pub(super) fn write_piece_out(&mut self, object: ObjectId, end: u64, after: &mut After) {
         let Some(s) = self.objects.get_mut(&object) else { return };
         let at = s.next_out;

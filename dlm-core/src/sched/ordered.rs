@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ledger::{Ask, BindingView, Board, ObjectView};
-use crate::object::Span;
+use crate::ledger::{Ask, BindingView, Board, LeaseView, ObjectView};
+use crate::object::{BindingId, LeaseId, Span};
 use crate::source::Seek;
 
 use super::{Asker, BoardEvent, Grant, Order, Scheduler};
@@ -14,14 +14,54 @@ const CONNECTIONS: u32 = 4;
 /// One request's length, unless the window is smaller.
 const CHUNK: u64 = 1 << 20;
 
+/// The first missing byte gets a connection back at most this often.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// Gives out the first bytes that nobody fetches, in chunks, so that several connections work just ahead of the reader.
+///
+/// Bytes that turned out wrong are missing again at the front while every connection is ahead of them, and waits: then
+/// the one that is farthest ahead is taken back.
 #[derive(Debug, Default)]
-pub struct Ordered;
+pub struct Ordered {
+    /// When a connection was taken back last.
+    taken: Option<Instant>,
+}
 
 impl Ordered {
-    /// The policy; it has no memory.
+    /// The policy, which has taken nothing back yet.
     pub const fn new() -> Self {
-        Self
+        Self { taken: None }
+    }
+
+    /// The lease that stands in the way of the first missing byte, if nobody else can fetch it.
+    fn in_the_way(o: &ObjectView, board: &Board, now: Instant) -> Option<LeaseId> {
+        let front = o.frontier();
+        if !o.is_free(front) || o.closed {
+            return None;
+        }
+        let full = o.leases().len() as u32 >= board.limits().connections.unwrap_or(CONNECTIONS);
+        let able = |b: &&BindingView| {
+            !b.failed
+                && b.window().contains(front)
+                && b.parked_until.is_none_or(|t| t <= now)
+                && (b.caps().seek != Seek::None || front == b.window().start)
+        };
+        let farthest = |by: Option<BindingId>| {
+            let ahead = board.leases_of(o.id()).filter(|l| l.cursor() > front);
+            ahead
+                .filter(|l| by.is_none_or(|b| l.binding() == b))
+                .max_by_key(|l| l.cursor())
+                .map(LeaseView::id)
+        };
+        let bindings = || o.bindings.iter().filter_map(|b| board.binding(*b)).filter(able);
+        if full || o.single() {
+            return bindings().next().and_then(|_| farthest(None));
+        }
+        // With one that has room it is only a matter of asking.
+        if bindings().any(|b| b.leases() < b.caps().max_parallel) {
+            return None;
+        }
+        bindings().find_map(|b| farthest(Some(b.id())))
     }
 
     fn place(b: &BindingView, o: &ObjectView, board: &Board) -> Option<Grant> {
@@ -74,7 +114,13 @@ impl Scheduler for Ordered {
     fn on_event(&mut self, _now: Instant, _event: &BoardEvent, _board: &Board) {}
 
     fn tick(&mut self, now: Instant, board: &Board, out: &mut Vec<Order>) -> Option<Instant> {
+        if self.taken.is_none_or(|t| now.saturating_duration_since(t) >= AGAIN)
+            && let Some(lease) = board.objects().find_map(|o| Self::in_the_way(o, board, now))
+        {
+            self.taken = Some(now);
+            out.push(Order::Revoke(lease));
+        }
         out.push(Order::Reconsider);
-        board.leases().next().map(|_| now + Duration::from_millis(100))
+        board.leases().next().map(|_| now + AGAIN)
     }
 }

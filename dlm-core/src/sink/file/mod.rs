@@ -49,6 +49,9 @@ pub use builder::{FileSinkBuilder, IfExists};
 
 /// Writes of one sink at once: the kernel lets one in at a time, and others would spin for their turn.
 const WRITERS: usize = 1;
+/// A write of at most this much that takes less than this was one into the page cache.
+const QUICK_LEN: u64 = 1 << 20;
+const QUICK: std::time::Duration = std::time::Duration::from_millis(2);
 /// The longest range one [`Sink::read`] takes, in bytes.
 const MAX_READ: u64 = 256 << 20;
 
@@ -70,6 +73,8 @@ pub(crate) struct Shared {
     admin: Mutex<()>,
     state: Mutex<State>,
     writers: Arc<Semaphore>,
+    /// The last write was quick.
+    quick: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +110,7 @@ impl FileSink {
             admin: Mutex::default(),
             state: Mutex::default(),
             writers: Arc::new(Semaphore::new(WRITERS)),
+            quick: AtomicBool::new(false),
         }))
     }
 
@@ -321,9 +327,12 @@ impl Sink for FileSink {
         let shares = self.0.layout(batch.object, |l| l.split(&range))??;
         let shares: Vec<_> = shares.into_iter().map(|s| (s.slot.epoch(), s)).collect();
         let permit = self.0.writers.clone().acquire_owned().await;
-        blocking(move || {
+        let (home, len) = (self.0.clone(), batch.len);
+        let quick = home.quick.load(Ordering::Relaxed);
+        let work = move || {
             // Held until the write returns, also when nobody waits for it any more.
             let _permit = permit;
+            let began = std::time::Instant::now();
             for (epoch, s) in shares {
                 if s.range == range {
                     s.slot.write(epoch, &batch.bufs, s.at)?;
@@ -332,9 +341,12 @@ impl Sink for FileSink {
                     s.slot.write(epoch, &own, s.at)?;
                 }
             }
+            home.quick.store(len <= QUICK_LEN && began.elapsed() < QUICK, Ordering::Relaxed);
             Ok(())
-        })
-        .await
+        };
+        // A write into the page cache takes less time than waking a thread for it, and finds the bytes in this
+        // processor's cache. The first one that had to wait for a disk sends the next to the threads made for that.
+        if quick && len <= QUICK_LEN { work() } else { blocking(work).await }
     }
 
     /// Takes at most 256 MiB a call; a longer range is [`Kind::Invalid`]. Bytes behind the partial's end are
