@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is a report")]
 #![allow(clippy::print_stderr, reason = "what a test says about itself goes to standard error")]
 
+mod large;
 mod nginx;
 #[path = "../torture/harness/process.rs"]
 #[allow(dead_code, reason = "shared with the torture tests")]
 mod process;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -29,14 +31,24 @@ struct Place {
 }
 
 impl Place {
+    /// With `big.bin` of [`LEN`] bytes.
     fn new() -> Self {
+        let mut place = Self::empty();
+        place.data = fixtures::bytes(1, LEN);
+        std::fs::write(place.served("big.bin"), &place.data).unwrap();
+        place
+    }
+    /// With no file yet.
+    fn empty() -> Self {
         let root = tempfile::tempdir().unwrap();
         let downloads = root.path().join("downloads");
         std::fs::create_dir_all(&downloads).unwrap();
         std::fs::create_dir_all(root.path().join("www")).unwrap();
-        let data = fixtures::bytes(1, LEN);
-        std::fs::write(root.path().join("www/big.bin"), &data).unwrap();
-        Self { nginx: Nginx::start(root.path()), data, downloads, root }
+        Self { nginx: Nginx::start(root.path()), data: Bytes::new(), downloads, root }
+    }
+    /// Where the server has its file of this name.
+    fn served(&self, name: &str) -> PathBuf {
+        self.root.path().join("www").join(name)
     }
     fn out(&self) -> PathBuf {
         self.downloads.join("got.bin")
@@ -45,9 +57,14 @@ impl Place {
         format!("--cacert={}", self.root.path().join("ca.pem").display())
     }
     fn start(&self, words: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dlm"));
-        command.args(["--idle-timeout=5", "--connect-timeout=5"]).args(words).current_dir(&self.downloads);
+        let mut command = Command::new(binary());
+        command.args(["--idle-timeout=5", "--connect-timeout=5"]).args(words);
+        self.spawn(command)
+    }
+    /// Some other command in the same surroundings.
+    fn spawn(&self, mut command: Command) -> Running {
         command
+            .current_dir(&self.downloads)
             .env_clear()
             .env("HOME", self.root.path())
             .env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -82,6 +99,11 @@ impl Place {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// The binary that was built for this test, or another one with the same contract.
+fn binary() -> OsString {
+    std::env::var_os("DLM_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dlm").into())
 }
 
 fn with(path: &Path, suffix: &str) -> PathBuf {

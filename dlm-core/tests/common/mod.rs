@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod job;
+
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};

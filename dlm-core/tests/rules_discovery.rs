@@ -1,0 +1,224 @@
+//! A job ends only when nothing more can be found: no resolve stream and no guard is open. Then it does.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is a report")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::job::{Acting, Scripted, bind, found, locator, object};
+use dlm_core::{
+    Ask, Caps, Discovery, DiscoveryStream, Engine, Error, Exit, JobHandle, JobSpec, Kind, MemoryJournal,
+    MemorySink, Outcome, Result, Role, Source, Span, WorkClaim,
+};
+use dlm_testkit::fixtures;
+use dlm_testkit::sim::{Object, SimRanged, block_on, strong};
+use futures::StreamExt as _;
+use tokio::time::Instant;
+
+const LEN: u64 = 100_000;
+
+fn data() -> Bytes {
+    fixtures::bytes(4, LEN as usize)
+}
+
+fn server() -> Arc<dyn Source> {
+    SimRanged::new("server", 1e6).make()(&Object { data: data(), piece: None, seed: 1 }).0
+}
+
+fn whole(cx: &dlm_core::Cx, name: &str, source: &Arc<dyn Source>) -> Vec<Discovery> {
+    let (id, mut all) = object(cx, name, Some(LEN));
+    all.push(bind(source, id, Caps::RANGES, strong(Some(LEN))));
+    all
+}
+
+fn run(backend: Scripted, spec: JobSpec, sink: &MemorySink) -> JobHandle {
+    let engine = Engine::builder().backend(backend).deterministic().build();
+    engine.start(spec, Arc::new(sink.clone()), Arc::new(MemoryJournal::new()))
+}
+
+async fn ended(mut job: JobHandle) -> Result<Outcome> {
+    tokio::time::timeout(Duration::from_hours(1), job.outcome()).await.expect("it hung")
+}
+
+/// What is found after a while.
+fn later(after: Duration, all: Vec<Discovery>) -> DiscoveryStream {
+    Box::pin(
+        futures::stream::once(tokio::time::sleep(after))
+            .flat_map(move |()| found(Vec::new()))
+            .chain(found(all)),
+    )
+}
+
+const AWHILE: Duration = Duration::from_mins(1);
+
+#[test]
+#[ignore = "what was found and not yet taken in does not count"]
+fn a_job_does_not_end_while_a_guard_is_open() {
+    block_on(async {
+        let began = Instant::now();
+        let sink = MemorySink::new();
+        let copy = sink.clone();
+        let backend = Scripted::new(move |_, cx| {
+            let (server, copy) = (server(), copy.clone());
+            let finder = server.clone();
+            let searching = Acting::doing("searching", move |work| async move {
+                let open = work.discovering();
+                tokio::time::sleep(AWHILE).await;
+                assert!(copy.file("first").is_some(), "what was there is there");
+                for d in whole(work.cx(), "second", &finder) {
+                    work.learn(d).await?;
+                }
+                drop(open);
+                Ok(Exit::Done)
+            });
+            let (id, mut all) = object(cx, "first", Some(LEN));
+            all.push(bind(&server, id, Caps::RANGES, strong(Some(LEN))));
+            all.push(bind(&searching, id, Caps::RANGES, strong(Some(LEN))));
+            Ok(found(all))
+        });
+        let outcome = ended(run(backend, JobSpec::new(locator("")), &sink)).await.unwrap();
+        assert!(began.elapsed() >= AWHILE);
+        assert_eq!(outcome.files.len(), 2);
+        assert_eq!(sink.file("second"), Some(data()));
+    });
+}
+
+#[test]
+fn nobody_being_left_is_no_end_while_a_guard_is_open() {
+    block_on(async {
+        let sink = MemorySink::new();
+        let backend = Scripted::new(move |_, cx| {
+            let (id, mut all) = object(cx, "f", Some(LEN));
+            // It cannot deliver, and finds somebody who can.
+            let searching = Acting::doing("searching", move |work| async move {
+                let _open = work.discovering();
+                let WorkClaim::Lease(l) = work.try_claim(id, 0..10) else { panic!("no lease") };
+                l.fail(Error::new(Kind::NotFound, "fetch"));
+                tokio::time::sleep(AWHILE).await;
+                work.learn(bind(&server(), id, Caps::RANGES, strong(Some(LEN)))).await?;
+                Ok(Exit::Done)
+            });
+            all.push(bind(&searching, id, Caps::RANGES, strong(Some(LEN))));
+            Ok(found(all))
+        });
+        ended(run(backend, JobSpec::new(locator("")), &sink)).await.unwrap();
+        assert_eq!(sink.file("f"), Some(data()));
+    });
+}
+
+#[test]
+fn a_job_does_not_end_while_a_resolve_stream_is_open() {
+    block_on(async {
+        let sink = MemorySink::new();
+        let backend = Scripted::new(|_, cx| {
+            let server = server();
+            let first = found(whole(cx, "first", &server));
+            Ok(Box::pin(first.chain(later(AWHILE, whole(cx, "second", &server)))))
+        });
+        ended(run(backend, JobSpec::new(locator("")), &sink)).await.unwrap();
+        assert_eq!(sink.file("second"), Some(data()));
+    });
+}
+
+/// A backend whose locator is a list of other places.
+fn list(at_last: impl Fn(&dlm_core::Cx) -> Result<DiscoveryStream> + Send + Sync + 'static) -> Scripted {
+    Scripted::new(move |l, cx| {
+        if l.to_string().ends_with("/elsewhere") {
+            return at_last(cx);
+        }
+        let mut all = whole(cx, "first", &server());
+        all.push(Discovery::Follow { locator: locator("elsewhere"), role: Role::Download, rank: 1 });
+        Ok(found(all))
+    })
+}
+
+#[test]
+fn a_job_does_not_end_while_a_place_that_was_found_is_resolved() {
+    block_on(async {
+        let sink = MemorySink::new();
+        let backend = list(|cx| Ok(later(AWHILE, whole(cx, "second", &server()))));
+        ended(run(backend, JobSpec::new(locator("")), &sink)).await.unwrap();
+        assert_eq!(sink.file("second"), Some(data()));
+    });
+}
+
+#[test]
+#[ignore = "the stream of a mirror is read to its end before anything else is done"]
+fn a_place_that_answers_slowly_holds_up_nothing_else() {
+    block_on(async {
+        let sink = MemorySink::new();
+        let backend = list(|cx| Ok(later(AWHILE, whole(cx, "second", &server()))));
+        let mut job = run(backend, JobSpec::new(locator("")), &sink);
+        tokio::time::sleep(AWHILE / 2).await;
+        assert_eq!(sink.file("first"), Some(data()), "it was there long ago");
+        job.cancel();
+        let result = tokio::time::timeout(Duration::from_secs(3), job.outcome()).await;
+        assert_eq!(result.expect("it can be stopped").unwrap_err().kind(), Kind::Cancelled);
+    });
+}
+
+#[test]
+fn a_mirror_is_waited_for_before_a_job_is_given_up() {
+    block_on(async {
+        let sink = MemorySink::new();
+        let backend = Scripted::new(|l, cx| {
+            if l.to_string().ends_with("/mirror") {
+                let Role::SameBytes { object, window } = *cx.role() else { panic!("{:?}", cx.role()) };
+                assert_eq!(window, Span::ALL);
+                let here = bind(&server(), object, Caps::RANGES, strong(Some(LEN)));
+                return Ok(later(AWHILE, vec![here]));
+            }
+            let (id, mut all) = object(cx, "f", Some(LEN));
+            let broken = Acting::doing("broken", move |work| async move {
+                work.give_up(&Error::new(Kind::Denied, "fetch"));
+                Ok(Exit::Done)
+            });
+            all.push(bind(&broken, id, Caps::RANGES, strong(Some(LEN))));
+            Ok(found(all))
+        });
+        let spec = JobSpec::new(locator("")).mirror(locator("mirror"));
+        ended(run(backend, spec, &sink)).await.unwrap();
+        assert_eq!(sink.file("f"), Some(data()));
+    });
+}
+
+#[test]
+fn a_job_ends_as_soon_as_the_last_guard_is_gone() {
+    // With everything done, and with nobody left to do it.
+    for lost in [false, true] {
+        block_on(async {
+            let sink = MemorySink::new();
+            let closed = Arc::new(Mutex::new(None));
+            let told = closed.clone();
+            let backend = Scripted::new(move |_, cx| {
+                let told = told.clone();
+                let (id, mut all) = object(cx, "f", Some(LEN));
+                let searching = Acting::doing("searching", move |work| async move {
+                    let open = work.discovering();
+                    work.give_up(&Error::new(Kind::NotFound, "fetch"));
+                    // At no moment at which the engine would look by itself.
+                    tokio::time::sleep(Duration::from_millis(10_123)).await;
+                    drop(open);
+                    *told.lock().unwrap() = Some(Instant::now());
+                    // Nothing else happens now that could make the engine look.
+                    let end = work.claim(Ask::ANY).await;
+                    assert!(matches!(end, WorkClaim::Retire), "{end:?}");
+                    Ok(Exit::Done)
+                });
+                if !lost {
+                    all.push(bind(&server(), id, Caps::RANGES, strong(Some(LEN))));
+                }
+                all.push(bind(&searching, id, Caps::RANGES, strong(Some(LEN))));
+                Ok(found(all))
+            });
+            let mut job = run(backend, JobSpec::new(locator("")), &sink);
+            let result = job.outcome().await;
+            assert_eq!(result.is_err(), lost, "{result:?}");
+            let closed = closed.lock().unwrap().expect("it was closed");
+            let late = closed.elapsed();
+            assert!(late < Duration::from_millis(20), "{late:?} late");
+        });
+    }
+}
