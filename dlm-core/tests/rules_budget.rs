@@ -362,7 +362,6 @@ fn time_in_ready_does_not_count_in_a_sources_rate() {
 }
 
 #[test]
-#[ignore = "the first lease of a job does not wake the driver"]
 fn what_is_gathered_does_not_wait_long_for_company() {
     block_on(async {
         let source = common::job::Acting::doing("a", |work| async move {

@@ -213,7 +213,6 @@ fn a_404_on_one_object_does_not_come_back_at_once() {
 }
 
 #[test]
-#[ignore = "the first object without a source ends the job"]
 fn a_404_on_one_object_does_not_end_its_source() {
     let (asked, there, error) = one_of_twenty_is_missing();
     assert_eq!(there, (0..20).filter(|i| *i != 3).collect::<Vec<_>>(), "asked for {asked:?}");

@@ -248,7 +248,6 @@ proptest! {
 
 /// Another has taken the last of what is reserved, and a little behind it.
 #[test]
-#[ignore = "what is reserved anew keeps the hole before it"]
 fn a_reservation_that_begins_anew_has_no_hole() {
     let ops = vec![
         Op::Claim(0),

@@ -227,7 +227,6 @@ fn weak(mtime: u64) -> Identity {
 }
 
 #[test]
-#[ignore = "only a policy that asks by itself makes up for it"]
 fn new_evidence_wakes_whom_it_serves() {
     // Nothing lets bytes of both stand side by side, until somebody can tell right from wrong.
     let found = |object| {
@@ -320,7 +319,6 @@ fn a_new_object_wakes_whom_it_serves() {
 }
 
 #[test]
-#[ignore = "only a policy that asks by itself makes up for it"]
 fn another_source_of_an_object_that_is_open_is_served() {
     // What it binds by itself, while its claim waits: of a part that nobody else has.
     block_on(async {

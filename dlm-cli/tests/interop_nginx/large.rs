@@ -46,29 +46,31 @@ fn five_kills_on_a_gibibyte() {
     assert!(served <= HUGE / 100 * SERVED, "served {served} of {HUGE}, {share:.4} of the file");
 }
 
-/// Memory does not grow with the file.
+/// Memory does not grow with the file: sixteen times the length, at the same speed.
 #[test]
 #[ignore = "needs nginx and openssl, and 2 GiB of room: cargo xtask interop"]
 fn memory_does_not_grow_with_the_file() {
     let place = Place::empty();
-    let peak = |name: &str, len: u64| {
-        make(&place.served(name), len);
-        let (out, url) = (place.out(), place.nginx.http(&format!("/{name}")));
-        // Scheduling makes one run differ from the next by some buffers; growth shows in all of them.
-        let mut peaks = [0; 3].map(|_: u64| {
-            let run = place.run(&["-x", "4", "-o", out.to_str().unwrap(), &url]);
-            assert_eq!(run.code, Some(0), "{run:?}");
-            assert!(same(File::open(&out).unwrap(), &place.served(name)), "{name}: wrong bytes");
-            std::fs::remove_file(&out).unwrap();
-            run.peak_kib
-        });
-        peaks.sort_unstable();
-        eprintln!("{name}: {peaks:?} KiB");
-        peaks[1]
+    make(&place.served("small.bin"), 64 * MIB);
+    make(&place.served("huge.bin"), HUGE);
+    let peak = |name: &str, url: &str| {
+        let out = place.out();
+        let run = place.run(&["-x", "4", "-o", out.to_str().unwrap(), url]);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        assert!(same(File::open(&out).unwrap(), &place.served(name)), "{name}: wrong bytes");
+        std::fs::remove_file(&out).unwrap();
+        eprintln!("{name}: {:.2} s, {} KiB", run.took.as_secs_f64(), run.peak_kib);
+        assert!(run.peak_kib > 0 && run.peak_kib < 40 << 10, "{name}: {} KiB of memory", run.peak_kib);
+        run.peak_kib
     };
-    let (small, huge) = (peak("small.bin", 64 * MIB), peak("huge.bin", HUGE));
-    assert!(small > 0, "nothing was measured");
-    assert!(huge.abs_diff(small) <= 4 << 10, "64 MiB: {small} KiB, 1 GiB: {huge} KiB");
+    // As fast as it goes, the limit is all there is to hold: 64 MiB last for a twentieth of a second here, in which
+    // memory has not yet come to what it levels off at for a file of any length.
+    peak("huge.bin", &place.nginx.http("/huge.bin"));
+    // Runs differ by some buffers in flight, and growth would show in each of them.
+    let mut small = [(); 3].map(|()| peak("small.bin", &place.nginx.counted("/small.bin")));
+    small.sort_unstable();
+    let huge = [(); 2].map(|()| peak("huge.bin", &place.nginx.counted("/huge.bin")));
+    assert!(huge[0].min(huge[1]) <= small[1] + (4 << 10), "64 MiB: {small:?} KiB, 1 GiB: {huge:?} KiB");
 }
 
 /// Memory does not grow while somebody reads slower than the source sends.

@@ -118,7 +118,7 @@ impl Driver {
 
     /// Journals what turned out wrong; only then may it be fetched again.
     pub(super) async fn retract(&mut self) -> Result<()> {
-        let all = self.ledger.with(|s, _| s.retract.clone());
+        let all = self.ledger.with(|s, _| s.to_retract());
         if all.is_empty() {
             return Ok(());
         }

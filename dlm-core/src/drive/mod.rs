@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::SelectAll;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, EventKind, JobState, Snapshot};
 use crate::job::{FileDone, JobSpec, Outcome, SourceReport};
 use crate::journal::{Journal, Saved};
-use crate::ledger::{Discovering, GATHER, Ledger};
+use crate::ledger::{Discovering, GATHER, Learnt, Ledger};
 use crate::object::{FileId, FileSpec, JobId, ObjectId, SourceId};
 use crate::sink::Keep;
 use crate::source::{Exit, Source};
@@ -50,7 +51,7 @@ pub(crate) struct Driver {
     spec: JobSpec,
     ledger: Arc<Ledger>,
     journal: Arc<dyn Journal>,
-    found: mpsc::Receiver<(SourceId, Discovery)>,
+    found: mpsc::Receiver<Learnt>,
     snapshot: watch::Sender<Snapshot>,
     events: broadcast::Sender<Event>,
     cx: Cx,
@@ -60,6 +61,8 @@ pub(crate) struct Driver {
     sources: Vec<(Arc<dyn Source>, SourceId)>,
     runs: JoinSet<(SourceId, Result<Exit>)>,
     resolving: JoinSet<(Result<DiscoveryStream>, Discovering)>,
+    /// What other locators have found; each stream holds its guard.
+    beside: SelectAll<DiscoveryStream>,
     files: BTreeMap<FileId, File>,
     saved: Option<Saved>,
     keeper: Keeper,
@@ -79,7 +82,7 @@ impl Driver {
         spec: JobSpec,
         ledger: Arc<Ledger>,
         journal: Arc<dyn Journal>,
-        found: mpsc::Receiver<(SourceId, Discovery)>,
+        found: mpsc::Receiver<Learnt>,
         snapshot: watch::Sender<Snapshot>,
         events: broadcast::Sender<Event>,
     ) -> Self {
@@ -100,6 +103,7 @@ impl Driver {
             sources: Vec::new(),
             runs: JoinSet::new(),
             resolving: JoinSet::new(),
+            beside: SelectAll::new(),
             files: BTreeMap::new(),
             saved: None,
             keeper,
@@ -170,13 +174,17 @@ impl Driver {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(cancelled()),
-            Some((source, d)) = self.found.recv(), if room => self.absorb(d, Some(source)).await?,
+            Some((source, d, _open)) = self.found.recv(), if room => self.absorb(d, Some(source)).await?,
             item = next_of(&mut self.stream), if room && self.stream.is_some() => match item {
                 Some(Ok(d)) => self.absorb(d, None).await?,
                 Some(Err(e)) => return Err(e),
                 None => self.stream = None,
             },
-            Some(r) = self.resolving.join_next(), if !self.resolving.is_empty() => self.mirror_resolved(r).await?,
+            Some(item) = self.beside.next(), if room && !self.beside.is_empty() => match item {
+                Ok(d) => self.absorb(d, None).await?,
+                Err(e) => self.mirror_failed(e),
+            },
+            Some(r) = self.resolving.join_next(), if !self.resolving.is_empty() => self.mirror_resolved(r),
             Some(r) = self.runs.join_next(), if !self.runs.is_empty() => self.source_ended(r),
             () = ledger.driver.notified() => {}
             () = tokio::time::sleep_until(until) => {}
@@ -208,10 +216,16 @@ impl Driver {
             if s.discovering > 0 {
                 return None;
             }
-            let id = s.objects.iter().find_map(|(id, o)| {
+            let mut lost = None;
+            for (id, _) in s.objects.iter().filter(|(_, o)| !o.complete) {
                 let all_there = s.board.object(*id).is_some_and(|v| v.remaining() == Some(0));
-                (!o.complete && !all_there && s.sources_of(*id).is_empty()).then_some(*id)
-            })?;
+                if all_there || !s.sources_of(*id).is_empty() {
+                    // One that cannot be had does not end the others.
+                    return None;
+                }
+                lost.get_or_insert(*id);
+            }
+            let id = lost?;
             let errors = s.board.object(id).map(|o| o.bindings.clone()).unwrap_or_default();
             let error = errors.iter().filter_map(|b| s.bindings.get(b)).find_map(|b| b.error.clone());
             Some((id, error))

@@ -143,28 +143,23 @@ impl Driver {
         });
     }
 
-    pub(super) async fn mirror_resolved(
+    pub(super) fn mirror_resolved(
         &mut self,
         r: std::result::Result<(Result<DiscoveryStream>, Discovering), tokio::task::JoinError>,
-    ) -> Result<()> {
+    ) {
         match r {
-            Ok((Ok(mut stream), _guard)) => {
-                while let Some(item) = stream.next().await {
-                    match item {
-                        Ok(d) => self.absorb(d, None).await?,
-                        Err(e) => self.mirror_failed(e),
-                    }
-                }
-            }
+            // Read beside everything else: it may take its time.
+            Ok((Ok(stream), guard)) => self.beside.push(Box::pin(stream.inspect(move |_| {
+                let _open = &guard;
+            }))),
             Ok((Err(e), _guard)) => self.mirror_failed(e),
             Err(e) => self.mirror_failed(
                 Error::new(Kind::Bug, "resolve a mirror").because("its task failed").caused_by(e),
             ),
         }
-        Ok(())
     }
 
-    fn mirror_failed(&mut self, error: Error) {
+    pub(super) fn mirror_failed(&mut self, error: Error) {
         self.say(EventKind::SourceFailed { source: error.subject().into(), error: error.clone() });
         self.first_error.get_or_insert(error);
     }

@@ -213,6 +213,11 @@ impl State {
             if p >= want_end || (p >= l.reserved.end && !v.is_free(p)) {
                 return Next::Stop;
             }
+            if p > l.reserved.end {
+                // All that was reserved is there: begin anew behind it.
+                v.reserved.remove(&l.reserved);
+                l.reserved = p..p;
+            }
             next = Next::From(p);
             at = p;
         }

@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Binding, Cx, Discovery};
+use crate::backend::{Binding, Cx};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
-use crate::object::{Evidence, FileSpec, ObjectId, ObjectSpec, PartyId, SourceId, Span, Trust};
+use crate::object::{Evidence, FileSpec, ObjectId, ObjectSpec, PartyId, Span, Trust};
 use crate::path::RelPath;
 use crate::sched::{Adaptive, Ordered, Scheduler};
 use crate::sink::{Order, Sink};
@@ -18,7 +18,7 @@ use crate::source::Source;
 use crate::throttle::Bucket;
 use crate::verify::Proof;
 
-use super::{Compute, Ledger, Limits, ObjectView, Parts, RangeSet, Work};
+use super::{Compute, Learnt, Ledger, Limits, ObjectView, Parts, RangeSet, Work};
 
 /// One object's ledger by itself, for tests of a [`Source`]: it makes a [`Work`], and shows what became of it.
 ///
@@ -28,7 +28,7 @@ use super::{Compute, Ledger, Limits, ObjectView, Parts, RangeSet, Work};
 pub struct WorkBench {
     ledger: Arc<Ledger>,
     object: ObjectId,
-    found: mpsc::Receiver<(SourceId, Discovery)>,
+    found: mpsc::Receiver<Learnt>,
     cx: Cx,
 }
 

@@ -82,6 +82,9 @@ impl Compute {
     }
 }
 
+/// What a source found, and from whom. The job cannot end before it was taken in.
+pub(crate) type Learnt = (SourceId, Discovery, Discovering);
+
 /// What a ledger is made with.
 pub(crate) struct Parts {
     pub(crate) sink: Arc<dyn Sink>,
@@ -93,7 +96,7 @@ pub(crate) struct Parts {
     pub(crate) max_pause: Duration,
     pub(crate) stop: CancellationToken,
     pub(crate) compute: Compute,
-    pub(crate) found: mpsc::Sender<(SourceId, Discovery)>,
+    pub(crate) found: mpsc::Sender<Learnt>,
 }
 
 #[derive(Debug)]
@@ -111,7 +114,7 @@ pub(crate) struct Ledger {
     news: broadcast::Sender<NewsItem>,
     pub(crate) stop: CancellationToken,
     compute: Compute,
-    found: mpsc::Sender<(SourceId, Discovery)>,
+    found: mpsc::Sender<Learnt>,
     retries: u32,
     max_pause: Duration,
     runtime: tokio::runtime::Handle,
@@ -253,7 +256,10 @@ impl Ledger {
         let result = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = f(&mut state, &mut after);
-            self.leases.store(state.board.leases.len() as u64, Ordering::Relaxed);
+            let leases = state.board.leases.len() as u64;
+            let before = self.leases.swap(leases, Ordering::Relaxed);
+            // It sleeps long while nobody works.
+            after.wake_driver |= before == 0 && leases > 0;
             state.running += (after.writes.len() + after.checks.len()) as u32;
             result
         };

@@ -17,7 +17,7 @@ use crate::sink::{Order, SinkCaps};
 use crate::source::{Seek, SourceInfo};
 use crate::throttle::Bucket;
 
-use super::judge::{Judge, Judgement};
+use super::judge::{Judge, Judgement, Table};
 use super::meter::Meter;
 use super::ranges::RangeMap;
 use super::{After, BindingState, BindingView, Ledger, ObjectView, Party, RangeSet, SourceState, State};
@@ -49,8 +49,8 @@ pub(crate) struct ObjectState {
     /// Who delivered what.
     pub(crate) origin: RangeMap<PartyId>,
     pub(crate) judge: Judge,
-    /// Pieces being checked.
-    pub(crate) checking: RangeSet,
+    /// Pieces being checked, each by the table of that number.
+    pub(crate) checking: BTreeMap<usize, RangeSet>,
     /// The next byte of an ordered sink, and whether a write of it runs.
     pub(crate) next_out: u64,
     pub(crate) out_busy: bool,
@@ -71,6 +71,16 @@ pub(crate) struct ObjectState {
 impl ObjectState {
     pub(crate) fn has_pieces(&self) -> bool {
         self.judge.has_pieces()
+    }
+
+    /// A piece was checked by the table of that number.
+    pub(crate) fn checked(&mut self, table: usize, piece: &std::ops::Range<u64>) {
+        if let Some(c) = self.checking.get_mut(&table) {
+            c.remove(piece);
+            if c.is_empty() {
+                self.checking.remove(&table);
+            }
+        }
     }
 
     /// Makes one of the gathered runs that follow each other from `at` on, as far as `goal`. Returns where it ends.
@@ -151,7 +161,7 @@ impl State {
                 pending: BTreeMap::new(),
                 origin: RangeMap::new(),
                 judge: Judge::new(pieces_readable),
-                checking: RangeSet::new(),
+                checking: BTreeMap::new(),
                 next_out: 0,
                 out_busy: false,
                 restart: Restart::No,
@@ -248,6 +258,7 @@ impl State {
             self.note_validator(object, &identity);
         }
         self.remix(object);
+        self.pump(Instant::now(), after);
         after.wake_driver = true;
         Ok(id)
     }
@@ -265,7 +276,8 @@ impl State {
     /// Decides again whether bytes of different bindings may stand side by side.
     pub(crate) fn remix(&mut self, object: ObjectId) {
         let Some(s) = self.objects.get(&object) else { return };
-        let proven = s.judge.mixes();
+        // Equal tags of bytes that stood side by side and did not match are not believed again.
+        let (proven, doubted) = (s.judge.mixes(), s.judge.unmixed());
         let alive: Vec<_> =
             self.sources_of(object).into_iter().filter_map(|b| self.board.bindings.get(&b)).collect();
         let strong = |i: &Identity| match &i.validator {
@@ -275,7 +287,7 @@ impl State {
         let first = alive.first().and_then(|b| b.identity.as_ref()).and_then(strong);
         let same = first.is_some() && alive.iter().all(|b| b.identity.as_ref().and_then(strong) == first);
         if let Some(v) = self.board.objects.get_mut(&object) {
-            v.mixable = proven || same;
+            v.mixable = proven || (same && !doubted);
         }
     }
 
@@ -291,12 +303,15 @@ impl State {
         match what {
             Evidence::Digest(d) => s.judge.add_digest(Judgement { what: d, trust, author }),
             Evidence::Pieces { window, proof } => {
-                s.judge.add_pieces(Judgement { what: (window, proof), trust, author });
+                let what = Table { window, proof, good: RangeSet::new() };
+                s.judge.add_pieces(Judgement { what, trust, author });
             }
         }
         self.remix(object);
         let all = 0..u64::MAX;
         self.judge_written(object, &all, after);
+        // What may not stand side by side without a proof now may.
+        self.pump(Instant::now(), after);
         after.wake_driver = true;
     }
 

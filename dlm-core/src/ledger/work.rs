@@ -178,10 +178,11 @@ impl Work {
     /// # Errors
     /// [`Kind::Shutdown`] when the job is over.
     pub async fn learn(&self, found: Discovery) -> Result<()> {
-        let _guard = self.discovering();
+        // It travels along, so that the job does not end while this is on its way.
+        let guard = self.discovering();
         self.ledger
             .found
-            .send((self.source, found))
+            .send((self.source, found, guard))
             .await
             .map_err(|_| Error::new(Kind::Shutdown, "add what was found").because("the job is over"))
     }

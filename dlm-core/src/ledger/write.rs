@@ -60,7 +60,7 @@ impl State {
             // Everything of the piece has to be in memory before any of it may leave.
             Some(piece) if piece.start == at => {
                 if whole >= piece.end && s.checking.is_empty() {
-                    s.checking.insert(piece.clone());
+                    s.checking.entry(usize::MAX).or_default().insert(piece.clone());
                     let bufs = s.pending.get(&at).map_or_else(Vec::new, |seg| cut(&seg.bufs, piece.end - at));
                     after.checks.push(Check::Memory { object, generation: v.generation, piece, bufs });
                 }

@@ -63,6 +63,14 @@ impl State {
         self.pump(now, after);
     }
 
+    /// What turned out wrong and is not being checked by another proof: its verdict is to come first.
+    pub(crate) fn to_retract(&self) -> Vec<(ObjectId, u32, Range<u64>)> {
+        let busy = |o: &ObjectId, r: &Range<u64>| {
+            self.objects.get(o).is_some_and(|s| s.checking.values().any(|c| c.touches(r)))
+        };
+        self.retract.iter().filter(|(o, _, r)| !busy(o, r)).cloned().collect()
+    }
+
     /// Retractions are in the journal: the bytes may be fetched again.
     pub(crate) fn retracted(
         &mut self,
@@ -83,6 +91,7 @@ impl State {
             v.verified.remove(range);
             v.done.remove(range);
             s.origin.remove(range);
+            s.judge.forget(range);
             after.news.push(NewsItem::Lost { object: *object, range: range.clone() });
             let event = crate::sched::BoardEvent::Lost { object: *object, range: range.clone() };
             self.policy.on_event(now, &event, &self.board);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::event::EventKind;
-use crate::object::{ObjectId, PartyId, Trust};
-use crate::verify::{Piece, Verdict};
+use crate::object::{ObjectId, PartyId};
+use crate::verify::{PieceHasher, Verdict};
 
 use super::super::work::NewsItem;
 use super::super::{After, Dispute, Ledger, State};
@@ -21,51 +21,54 @@ impl Ledger {
         piece: Range<u64>,
         bufs: Vec<Bytes>,
     ) {
-        let proof = self.with(|s, _| {
-            let o = s.objects.get(&object)?;
-            let mut all = o.judge.pieces.iter().filter(|p| p.trust != Trust::Claimed);
-            all.find(|p| p.what.1.piece_at(piece.start) == Piece::At(piece.clone())).map(|p| p.what.1.clone())
+        let pieces: Vec<(Range<u64>, Option<Box<dyn PieceHasher>>)> = self.with(|s, _| {
+            let all = s.objects.get(&object).map(|o| o.judge.pieces_within(&piece)).unwrap_or_default();
+            all.into_iter().map(|(r, p)| (r.clone(), p.begin(&r))).collect()
         });
-        let hasher = proof.and_then(|p| p.begin(&piece));
         let start = piece.start;
-        let verdict = self
+        let judged = self
             .compute
-            .run(move || {
-                let Some(mut h) = hasher else { return Verdict::CannotTell };
-                let mut at = start;
-                for b in &bufs {
-                    if !h.update(at, b) {
-                        return Verdict::CannotTell;
-                    }
-                    at += b.len() as u64;
-                }
-                h.finish()
-            })
+            .run(move || pieces.into_iter().map(|(r, h)| (judge(h, &bufs, start, &r), r)).collect::<Vec<_>>())
             .await;
         self.with(|s, after| {
-            let verdict = match verdict {
-                Ok(v) => v,
+            let judged = match judged {
+                Ok(j) => j,
                 Err(e) => return s.fail_job(e, after),
             };
             let (Some(o), Some(v)) = (s.objects.get_mut(&object), s.board.objects.get_mut(&object)) else {
                 return;
             };
-            o.checking.remove(&piece);
+            o.checked(usize::MAX, &piece);
             if v.generation != generation || v.closed {
                 return;
             }
-            if verdict == Verdict::Bad {
-                s.drop_wrong_memory(object, &piece, after);
+            let mut wrong = judged.iter().filter(|(v, _)| *v == Verdict::Bad).map(|(_, r)| r).peekable();
+            if wrong.peek().is_some() {
+                wrong.for_each(|r| s.drop_wrong_memory(object, r, after));
                 return;
             }
-            if verdict == Verdict::Good {
+            if judged.iter().any(|(v, _)| *v == Verdict::Good) {
                 o.judge.good.insert(piece.clone());
-                v.disputed.retain(|d| d.range != piece);
+                v.disputed.retain(|d| d.range.start < piece.start || d.range.end > piece.end);
                 after.news.push(NewsItem::Verified { object, range: piece.clone() });
             }
             s.write_piece_out(object, piece.end, after);
         });
     }
+}
+
+/// What a piece's hasher says of it, in buffers that begin at `start`.
+fn judge(hasher: Option<Box<dyn PieceHasher>>, bufs: &[Bytes], start: u64, piece: &Range<u64>) -> Verdict {
+    let Some(mut h) = hasher else { return Verdict::CannotTell };
+    let mut at = start;
+    for b in bufs {
+        let (from, to) = (at.max(piece.start), (at + b.len() as u64).min(piece.end));
+        if from < to && !h.update(from, &b.slice((from - at) as usize..(to - at) as usize)) {
+            return Verdict::CannotTell;
+        }
+        at += b.len() as u64;
+    }
+    h.finish()
 }
 
 impl State {

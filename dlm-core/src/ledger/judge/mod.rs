@@ -36,10 +36,37 @@ pub(crate) struct Judgement<T> {
     pub(crate) author: Option<SourceId>,
 }
 
+/// Pieces, and which of them were found right.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) window: Span,
+    pub(crate) proof: Arc<dyn Proof>,
+    pub(crate) good: RangeSet,
+}
+
+impl Table {
+    /// The piece that holds `at`, if it can be judged.
+    fn piece(&self, at: u64) -> Option<Range<u64>> {
+        match self.proof.piece_at(at) {
+            Piece::At(r) if r.contains(&at) && inside(&r, &self.window) => Some(r),
+            _ => None,
+        }
+    }
+
+    /// Where the answer for `at`, which is in no such piece, may change.
+    fn behind(&self, at: u64) -> u64 {
+        let next = match self.proof.piece_at(at) {
+            Piece::At(r) => Some(r.end),
+            _ => self.proof.next_after(at),
+        };
+        next.filter(|n| *n > at).unwrap_or(u64::MAX)
+    }
+}
+
 /// What judges one object.
 #[derive(Debug)]
 pub(crate) struct Judge {
-    pieces: Vec<Judgement<(Span, Arc<dyn Proof>)>>,
+    pieces: Vec<Judgement<Table>>,
     digests: Vec<Judgement<Digest>>,
     whole: Option<Whole>,
     /// Pieces found right in memory, on their way to a sink that cannot be read.
@@ -74,8 +101,8 @@ pub(crate) enum Check {
         generation: u32,
         piece: Range<u64>,
         proof: Arc<dyn Proof>,
-        trust: Trust,
-        author: Option<SourceId>,
+        /// The number of its table.
+        table: usize,
     },
     Memory {
         object: ObjectId,
@@ -118,7 +145,7 @@ impl Judge {
         self.make_whole();
     }
 
-    pub(crate) fn add_pieces(&mut self, p: Judgement<(Span, Arc<dyn Proof>)>) {
+    pub(crate) fn add_pieces(&mut self, p: Judgement<Table>) {
         self.pieces.push(p);
     }
 
@@ -138,6 +165,7 @@ impl Judge {
     pub(crate) fn reset(&mut self) {
         self.whole = None;
         self.good.clear();
+        self.pieces.iter_mut().for_each(|p| p.what.good.clear());
         self.make_whole();
     }
 
@@ -158,24 +186,83 @@ impl Judge {
         self.unmixed = true;
     }
 
+    pub(crate) fn unmixed(&self) -> bool {
+        self.unmixed
+    }
+
     pub(crate) fn knows_good(&self, r: &Range<u64>) -> bool {
         self.good.covers(r)
     }
 
-    /// The trusted piece that holds `at`.
+    fn trusted(&self) -> impl Iterator<Item = &Table> {
+        self.pieces.iter().filter(|p| p.trust != Trust::Claimed).map(|p| &p.what)
+    }
+
+    /// The least that can be judged around `at`: one trusted piece, or several of which none crosses its borders.
     pub(crate) fn piece_holding(&self, at: u64) -> Option<Range<u64>> {
-        self.pieces.iter().filter(|p| p.trust != Trust::Claimed).find_map(|p| match p.what.1.piece_at(at) {
-            Piece::At(r) if inside(&r, &p.what.0) => Some(r),
-            _ => None,
-        })
+        let join = |a: Range<u64>, b: Range<u64>| a.start.min(b.start)..a.end.max(b.end);
+        let mut whole = self.trusted().filter_map(|t| t.piece(at)).reduce(join)?;
+        loop {
+            let ends = [whole.start, whole.end - 1];
+            let pieces = self.trusted().flat_map(|t| ends.map(|e| t.piece(e))).flatten();
+            let wider = pieces.fold(whole.clone(), join);
+            if wider == whole {
+                return Some(whole);
+            }
+            whole = wider;
+        }
+    }
+
+    /// The parts of `range` that every trusted table which speaks of them has found right.
+    fn proven(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let (mut out, mut at) = (Vec::new(), range.start);
+        while at < range.end {
+            let (mut end, mut good) = (range.end, true);
+            for t in self.trusted() {
+                match t.piece(at) {
+                    Some(r) => {
+                        good &= t.good.covers(&r);
+                        end = end.min(r.end);
+                    }
+                    None => end = end.min(t.behind(at)),
+                }
+            }
+            if good {
+                out.push(at..end);
+            }
+            at = end;
+        }
+        out
+    }
+
+    /// The trusted pieces that lie in `range`, and who judges each.
+    fn pieces_within(&self, range: &Range<u64>) -> Vec<(Range<u64>, Arc<dyn Proof>)> {
+        let mut out = Vec::new();
+        for t in self.trusted() {
+            let mut at = range.start;
+            while at < range.end {
+                let Some(r) = t.piece(at) else {
+                    at = t.behind(at);
+                    continue;
+                };
+                at = r.end;
+                if r.start >= range.start && r.end <= range.end {
+                    out.push((r, t.proof.clone()));
+                }
+            }
+        }
+        out
+    }
+
+    /// Bytes are missing again: what was said of pieces with them is void.
+    pub(crate) fn forget(&mut self, range: &Range<u64>) {
+        self.pieces.iter_mut().for_each(|p| p.what.good.remove(range));
     }
 
     /// As far as this no trusted piece begins behind `at`, which is in none.
     pub(crate) fn unproven_to(&self, at: u64) -> u64 {
-        let trusted = self.pieces.iter().filter(|p| p.trust != Trust::Claimed);
-        trusted
-            .filter_map(|p| {
-                let (window, proof) = &p.what;
+        self.trusted()
+            .filter_map(|Table { window, proof, .. }| {
                 match proof.piece_at(at) {
                     _ if window.start > at => Some(window.start),
                     // One that sticks out of the window.
@@ -241,18 +328,18 @@ impl Ledger {
             Check::Whole { object, generation, whole } => {
                 self.clone().hash_along(object, generation, whole).await;
             }
-            Check::Piece { object, generation, piece, proof, trust, author } => {
+            Check::Piece { object, generation, piece, proof, table } => {
                 let verdict = self.judge_piece(object, &piece, &*proof).await;
                 let runs =
                     self.crc_runs(object, &piece, verdict.as_ref().is_ok_and(|v| *v == Verdict::Good)).await;
                 self.with(|s, after| match verdict {
                     Ok(verdict) => {
-                        let f = Finished { object, generation, piece, trust, author, verdict, runs };
+                        let f = Finished { object, generation, piece, table, verdict, runs };
                         s.judged(&f, after);
                     }
                     Err(e) => {
                         if let Some(o) = s.objects.get_mut(&object) {
-                            o.checking.remove(&piece);
+                            o.checked(table, &piece);
                         }
                         s.fail_job(e, after);
                     }

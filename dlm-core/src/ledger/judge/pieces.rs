@@ -5,21 +5,20 @@ use std::ops::Range;
 
 use crate::error::{Kind, Result};
 use crate::event::EventKind;
-use crate::object::{ObjectId, PartyId, SourceId, Trust};
-use crate::verify::{Piece, Proof, Verdict};
+use crate::object::{ObjectId, PartyId, Trust};
+use crate::verify::{Proof, Verdict};
 
 use super::super::work::NewsItem;
 use super::super::write::crc32c;
 use super::super::{After, Dispute, Ledger, State};
-use super::{Check, STEP, inside};
+use super::{Check, Judgement, STEP};
 
 /// A piece that was judged.
 pub(super) struct Finished {
     pub(super) object: ObjectId,
     pub(super) generation: u32,
     pub(super) piece: Range<u64>,
-    pub(super) trust: Trust,
-    pub(super) author: Option<SourceId>,
+    pub(super) table: usize,
     pub(super) verdict: Verdict,
     /// CRC-32C of each run, to find out who lied once the right bytes are known.
     pub(super) runs: Vec<(Range<u64>, u32)>,
@@ -41,32 +40,23 @@ impl State {
             return;
         }
         let mut found = Vec::new();
-        for p in &s.judge.pieces {
-            let (window, proof) = &p.what;
-            for run in v.written.within(range.clone()) {
+        for (table, p) in s.judge.pieces.iter().enumerate() {
+            let t = &p.what;
+            for run in v.done.within(range.clone()) {
                 let mut at = run.start;
                 while at < run.end {
-                    let piece = match proof.piece_at(at) {
-                        Piece::At(r) if r.contains(&at) => r,
-                        _ => match proof.next_after(at) {
-                            Some(n) if n > at => {
-                                at = n;
-                                continue;
-                            }
-                            _ => break,
-                        },
+                    let Some(piece) = t.piece(at) else {
+                        at = t.behind(at);
+                        continue;
                     };
                     at = piece.end;
-                    if inside(&piece, window) && v.written.covers(&piece) && !s.checking.touches(&piece) {
-                        s.checking.insert(piece.clone());
-                        found.push(Check::Piece {
-                            object,
-                            generation: v.generation,
-                            piece,
-                            proof: proof.clone(),
-                            trust: p.trust,
-                            author: p.author,
-                        });
+                    // Whatever others have said of it: each table is asked.
+                    let there = v.done.covers(&piece) && !v.held.touches(&piece);
+                    let asked = s.checking.get(&table).is_some_and(|c| c.touches(&piece));
+                    if there && !asked && !t.good.covers(&piece) {
+                        s.checking.entry(table).or_default().insert(piece.clone());
+                        let proof = t.proof.clone();
+                        found.push(Check::Piece { object, generation: v.generation, piece, proof, table });
                     }
                 }
             }
@@ -76,21 +66,27 @@ impl State {
 
     pub(super) fn judged(&mut self, check: &Finished, after: &mut After) {
         let now = tokio::time::Instant::now();
-        let Finished { object, generation, piece, trust, author, .. } = check;
+        let Finished { object, generation, piece, table, .. } = check;
         let (Some(s), Some(v)) = (self.objects.get_mut(object), self.board.objects.get_mut(object)) else {
             return;
         };
-        s.checking.remove(piece);
+        s.checked(*table, piece);
         after.wake_driver();
         if v.generation != *generation || v.closed {
             return;
         }
         let suspects: BTreeSet<PartyId> = s.origin.within(piece.clone()).map(|(_, p)| *p).collect();
-        let claimed = *trust == Trust::Claimed;
+        let Some(Judgement { what, trust, author }) = s.judge.pieces.get_mut(*table) else { return };
+        let (claimed, author) = (*trust == Trust::Claimed, *author);
+        if check.verdict == Verdict::Good {
+            what.good.insert(piece.clone());
+        }
         match check.verdict {
             Verdict::Good if !claimed => {
-                v.written.remove(piece);
-                v.verified.insert(piece.clone());
+                for part in s.judge.proven(piece) {
+                    v.written.remove(&part);
+                    v.verified.insert(part);
+                }
                 let settled: Vec<Dispute> =
                     v.disputed.iter().filter(|d| d.range == *piece).cloned().collect();
                 v.disputed.retain(|d| d.range != *piece);
@@ -107,7 +103,7 @@ impl State {
             }
             Verdict::Bad => {
                 let foreign =
-                    suspects.iter().any(|p| self.parties.get(p.0 as usize).map(|p| p.source) != *author);
+                    suspects.iter().any(|p| self.parties.get(p.0 as usize).map(|p| p.source) != author);
                 if claimed && (foreign || suspects.is_empty()) {
                     // A claim judges only its author's bytes.
                     return;

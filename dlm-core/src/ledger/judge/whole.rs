@@ -43,7 +43,8 @@ impl State {
             after.checks.push(Check::Whole { object, generation: v.generation, whole });
             return Conclusion::Wait;
         }
-        if s.judge.pieces.iter().any(|p| p.trust != Trust::Claimed && p.what.1.conclude() == Verdict::Bad) {
+        if s.judge.pieces.iter().any(|p| p.trust != Trust::Claimed && p.what.proof.conclude() == Verdict::Bad)
+        {
             return Conclusion::Bad(wrong("the checksum of the whole is wrong"));
         }
         let authors: BTreeSet<SourceId> = s
@@ -108,6 +109,11 @@ impl State {
         }
         let suspects = parties.iter().map(|p| self.label(*p)).collect();
         self.say(EventKind::Blamed { suspects, object, range: 0..len }, after);
+        if !first_time && bindings.len() > 1 {
+            // Right pieces of several make a wrong whole: nobody can be told apart, and again it would be the same.
+            self.fail_job(error, after);
+            return;
+        }
         if !readable {
             // The bytes have left: nothing can be taken back.
             self.fail_job(error, after);
