@@ -152,6 +152,7 @@ fn a_stale_grant_counts_as_wait() {
         let part = dlm_core::Target::new(id, nowhere()).window(Span::new(0, LEN / 2));
         found.push(Discovery::Bind(dlm_core::Binding::new(a, part, Caps::RANGES, strong(Some(LEN)))));
         found.push(bind(&server("b", 3e4), id, Caps::RANGES, &strong(Some(LEN))));
+        found.push(bind(&server("c", 3e4), id, Caps::RANGES, &strong(Some(LEN))));
         found.push(bind(&server("stream", 1e5), id, Caps::STREAM, &strong(Some(LEN))));
         all(found)
     });

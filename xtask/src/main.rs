@@ -2,6 +2,7 @@
 //! end how long each took.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people: it talks")]
 
+mod bench;
 mod command;
 mod stages;
 mod tools;
@@ -13,6 +14,7 @@ use command::Result;
 
 const USAGE: &str = "\
 usage: cargo xtask STAGE...
+       cargo xtask bench [--rounds N]
 
   test             every test of the workspace, as the README says: cargo test --workspace
   check            format, clippy, rustdoc, licences and sources of dependencies
@@ -20,13 +22,19 @@ usage: cargo xtask STAGE...
   fuzz[=SECONDS]   every fuzz target for so many seconds (20), with the nightly toolchain
   interop          the binary against a real nginx
   sim              the simulator: seeded worlds in which everything fails
-  ci               all of these in this order";
+  ci               all of these in this order
+  bench            the release build beside curl and aria2c, all of them with one nginx on this machine";
 
 /// In the order of `ci`: what finds most comes first.
 const ALL: [&str; 6] = ["test", "check", "alone", "fuzz", "interop", "sim"];
 
 fn main() -> ExitCode {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    match wanted.split_first() {
+        Some((first, words)) if first == "bench" => return ended(bench::run(words)),
+        Some((first, words)) if first == bench::MEASURED => return ended(bench::measured(words)),
+        _ => {}
+    }
     if wanted == ["ci"] {
         wanted = ALL.iter().map(|&s| s.to_owned()).collect();
     }
@@ -47,6 +55,14 @@ fn main() -> ExitCode {
         }
     }
     table(&done);
+    ExitCode::SUCCESS
+}
+
+fn ended(result: Result) -> ExitCode {
+    if let Err(why) = result {
+        eprintln!("xtask: {why}");
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }
 

@@ -90,7 +90,10 @@ fn memory_does_not_grow_with_a_slow_reader() {
     let running = place.spawn(command);
     let (path, original) = (fifo.clone(), place.served("file.bin"));
     let reader = std::thread::spawn(move || {
-        same(Slow { inner: File::open(path).unwrap(), started: Instant::now(), read: 0, rate: RATE }, &original)
+        same(
+            Slow { inner: File::open(path).unwrap(), started: Instant::now(), read: 0, rate: RATE },
+            &original,
+        )
     });
     let run = running.finish();
     assert_eq!(run.code, Some(0), "{run:?}");

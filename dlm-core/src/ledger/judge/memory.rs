@@ -21,10 +21,9 @@ impl Ledger {
         piece: Range<u64>,
         bufs: Vec<Bytes>,
     ) {
-        let pieces: Vec<(Range<u64>, Option<Box<dyn PieceHasher>>)> = self.with(|s, _| {
-            let all = s.objects.get(&object).map(|o| o.judge.pieces_within(&piece)).unwrap_or_default();
-            all.into_iter().map(|(r, p)| (r.clone(), p.begin(&r))).collect()
-        });
+        let pieces = self
+            .with(|s, _| s.objects.get(&object).map(|o| o.judge.pieces_within(&piece)).unwrap_or_default());
+        let pieces: Vec<_> = pieces.into_iter().map(|(r, p)| (r.clone(), p.begin(&r))).collect();
         let start = piece.start;
         let judged = self
             .compute
