@@ -19,6 +19,7 @@ use crate::job::{JobSpec, Outcome};
 use crate::journal::Journal;
 use crate::ledger::{Compute, Ledger, Limits, Parts};
 use crate::object::JobId;
+use crate::origin::Origin;
 use crate::registry::Registry;
 use crate::sched::{Adaptive, Ordered, Scheduler};
 use crate::sink::{Order, Sink};
@@ -33,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) budget: Arc<Budget>,
     pub(crate) bucket: Arc<Bucket>,
-    buckets: Mutex<HashMap<Arc<str>, Arc<Bucket>>>,
+    origins: Mutex<HashMap<Arc<str>, Arc<Origin>>>,
     policy: Arc<Policy>,
     compute: Compute,
     seq: AtomicU64,
@@ -42,13 +43,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The bucket that everything with this politeness key shares.
-    pub(crate) fn bucket(&self, key: &Arc<str>) -> Arc<Bucket> {
-        let mut all = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What is known of everything with this politeness key.
+    pub(crate) fn origin(&self, key: &Arc<str>) -> Arc<Origin> {
+        let mut all = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() > 4096 {
-            all.retain(|_, b| Arc::strong_count(b) > 1);
+            all.retain(|_, o| Arc::strong_count(o) > 1);
         }
-        all.entry(key.clone()).or_insert_with(|| Arc::new(Bucket::new(None))).clone()
+        all.entry(key.clone()).or_insert_with(|| Arc::new(Origin::new())).clone()
     }
 
     pub(crate) fn event(&self, job: JobId, kind: EventKind) -> Event {
@@ -126,7 +127,7 @@ impl EngineBuilder {
             registry: self.registry,
             budget: Budget::engine(self.memory),
             bucket: Arc::new(Bucket::new(self.rate)),
-            buckets: Mutex::default(),
+            origins: Mutex::default(),
             policy: self.policy.unwrap_or(default),
             compute: self.compute,
             seq: AtomicU64::new(0),

@@ -20,6 +20,7 @@ mod journal;
 mod ledger;
 mod locator;
 mod object;
+mod origin;
 mod path;
 mod range;
 mod ranged;

@@ -235,7 +235,6 @@ fn a_source_that_asks_for_patience_gets_it() {
 }
 
 #[test]
-#[ignore = "only the binding that was refused rests"]
 fn patience_holds_for_every_object_of_the_origin() {
     // The second object is found when the origin has just asked for patience because of the first.
     let (source, served) = asks_for_patience("a", 1, PAUSE);
@@ -257,7 +256,6 @@ fn patience_holds_for_every_object_of_the_origin() {
 }
 
 #[test]
-#[ignore = "nothing that an origin said is shared by jobs"]
 fn patience_holds_for_every_job_of_the_engine() {
     let (source, served) = asks_for_patience("a", 1, PAUSE);
     let engine = Engine::builder().backend(backend(vec![source], 1)).deterministic().build();
@@ -313,7 +311,6 @@ fn refusals_teach_how_many_connections_a_source_allows() {
 }
 
 #[test]
-#[ignore = "every job learns it anew"]
 fn what_was_learnt_holds_for_the_next_job_of_the_engine() {
     let (source, refusals) = allows_two();
     let engine = Engine::builder().backend(backend(vec![source], 1)).deterministic().build();

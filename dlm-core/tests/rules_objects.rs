@@ -96,7 +96,6 @@ fn each_of_many_files_is_fetched_and_put_in_place() {
 }
 
 #[test]
-#[ignore = "a job of more than 1,000 objects hangs: none is let go"]
 fn objects_are_let_go_once_they_are_in_place() {
     let (cost, sink) = (Cost::default(), CountedSink::new(MemorySink::new()));
     let n = AHEAD + 500;
@@ -107,7 +106,6 @@ fn objects_are_let_go_once_they_are_in_place() {
 }
 
 #[test]
-#[ignore = "the index keeps what is finished"]
 fn the_index_of_what_can_be_claimed_forgets_what_is_finished() {
     let (cost, n) = (Cost::default(), 400);
     let slow = Arc::new(AtomicUsize::new(0));
@@ -152,7 +150,6 @@ fn a_file_among_many_costs_what_one_among_few_does() {
 }
 
 #[test]
-#[ignore = "the driver reads it once for each object"]
 fn the_journal_is_not_read_again_for_each_object() {
     // To read it costs what all objects together left in it.
     let ((_, _, few), (_, _, many)) = (cost_of(10), cost_of(200));
@@ -234,7 +231,6 @@ fn the_workers_of_one_source_serve_all_its_objects() {
 }
 
 #[test]
-#[ignore = "each small file gets a connection at once, however many there are"]
 fn many_objects_do_not_mean_many_connections_to_one_origin() {
     let served = two_hundred_files();
     let most = lock(&served).most;
@@ -263,7 +259,6 @@ fn a_large_file_has_a_journal() {
 }
 
 #[test]
-#[ignore = "a file that came whole is recorded just before it is put in place"]
 fn a_small_file_needs_no_journal() {
     for len in [1, SMALL, 16 << 10] {
         assert_eq!(records_of_a_file(len), 0, "a file of {len} bytes");

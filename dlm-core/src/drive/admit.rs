@@ -27,11 +27,12 @@ impl Driver {
                 let window = ordered.then(|| self.ledger.budget.limit() / 2);
                 let readable = self.ledger.caps.readable;
                 self.ledger.with(|s, _| s.add_object(&spec, window, readable))?;
-                if self.files.is_empty() && !self.spec.digests.is_empty() {
+                if self.first_object.is_none() {
+                    self.first_object = Some(spec.id);
                     self.user_digests(spec.id);
                 }
             }
-            Discovery::File(spec) => self.add_file(spec).await?,
+            Discovery::File(spec) => self.add_file(spec).await,
             Discovery::Bind(b) => self.bind(b).await?,
             Discovery::Evidence { object, what, trust } => {
                 self.ledger.with(|s, after| s.add_evidence(object, what, trust, author, after));
@@ -41,7 +42,22 @@ impl Driver {
         Ok(())
     }
 
-    async fn add_file(&mut self, spec: FileSpec) -> Result<()> {
+    /// One file that cannot have its place does not end the others.
+    async fn add_file(&mut self, spec: FileSpec) {
+        let object = spec.object;
+        if self.ledger.with(|s, _| !s.objects.contains_key(&object)) {
+            // It was given up because of another of its files.
+            return;
+        }
+        if let Err(e) = self.place_file(spec).await {
+            self.keeper.forget(object);
+            self.files.retain(|_, f| f.object != object);
+            self.ledger.with(|s, after| s.evict(object, after));
+            self.lose(e);
+        }
+    }
+
+    async fn place_file(&mut self, spec: FileSpec) -> Result<()> {
         self.say(EventKind::Found {
             file: spec.id,
             path: crate::escape(&spec.path.to_string()),
@@ -53,24 +69,27 @@ impl Driver {
             Err(Error::new(Kind::Bug, "prepare the file").because("the sink gave no answer"))
         });
         let existed = answer? == Prepared::Complete;
-        let (id, object) = (spec.id, spec.object);
-        if existed {
-            self.done.push(crate::FileDone {
-                id,
-                path: spec.path.to_string(),
-                len: spec.len.unwrap_or(0),
-                verified_by: crate::VerifiedBy::Transport,
-                existed,
-            });
-            // Nothing of it is fetched. (An object of several files is not finished by one of them.)
-            let alone = spec.range == crate::Span::ALL;
-            self.ledger.with(|s, _| {
-                if let (true, Some(o)) = (alone, s.objects.get_mut(&object)) {
-                    o.complete = true;
-                }
+        self.found_files += 1;
+        let FileSpec { id, object, path, range, len, .. } = spec;
+        if !existed {
+            self.files.insert(id, File { object, path, range });
+            return Ok(());
+        }
+        self.done_bytes += len.unwrap_or(0);
+        self.done.push(crate::FileDone {
+            id,
+            path: path.to_string(),
+            len: len.unwrap_or(0),
+            verified_by: crate::VerifiedBy::Transport,
+            existed,
+        });
+        // Nothing of it is fetched. (An object of several files is not finished by one of them.)
+        if range == crate::Span::ALL {
+            self.ledger.with(|s, after| {
+                s.finished.insert(u64::from(object.0)..u64::from(object.0) + 1);
+                s.evict(object, after);
             });
         }
-        self.files.insert(id, File { spec, existed, committed: existed });
         Ok(())
     }
 
@@ -81,8 +100,8 @@ impl Driver {
         let known = self.sources.iter().find(|(s, _)| same(s, &source)).map(|(_, id)| *id);
         let info = source.info();
         let id = known.unwrap_or_else(|| {
-            let bucket = self.shared.bucket(&info.key);
-            self.ledger.with(|s, _| s.add_source(info, bucket))
+            let origin = self.shared.origin(&info.key);
+            self.ledger.with(|s, _| s.add_source(info, origin))
         });
         let complete = self.ledger.with(|s, _| s.objects.get(&object).is_none_or(|o| o.complete));
         if complete {
@@ -124,8 +143,11 @@ impl Driver {
             return Ok(());
         }
         // Now that names are settled and locked, the journal has the last word.
-        let saved = if self.spec.resume { self.journal.load().await? } else { None };
-        let Some(saved) = saved.as_ref().and_then(|s| s.object(&key)).cloned() else {
+        if self.spec.resume && !self.reloaded {
+            self.saved = self.journal.load().await?;
+            self.reloaded = true;
+        }
+        let Some(saved) = self.saved.as_ref().and_then(|s| s.object(&key)).cloned() else {
             self.ledger.sink.truncate(object).await?;
             return Ok(());
         };

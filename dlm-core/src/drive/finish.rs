@@ -86,12 +86,8 @@ impl Driver {
     }
 
     async fn commit(&mut self, object: ObjectId, by: VerifiedBy) -> Result<()> {
-        let ids: Vec<FileId> = self
-            .files
-            .iter()
-            .filter(|(_, f)| f.spec.object == object && !f.committed && !f.existed)
-            .map(|(id, _)| *id)
-            .collect();
+        let ids: Vec<FileId> =
+            self.files.iter().filter(|(_, f)| f.object == object).map(|(id, _)| *id).collect();
         // Nobody has work there any more, and a source that is still sending is stopped.
         let len = self.ledger.with(|s, after| {
             if let Some(o) = s.objects.get_mut(&object) {
@@ -106,22 +102,22 @@ impl Driver {
         }
         for (id, r) in self.ledger.sink.commit(&ids).await {
             r?;
-            let Some(f) = self.files.get_mut(&id) else { continue };
-            f.committed = true;
-            let range = f.spec.range.to_range();
-            self.done.push(FileDone {
-                id,
-                path: f.spec.path.to_string(),
-                len: range.end.min(len).saturating_sub(range.start),
-                verified_by: by,
-                existed: false,
-            });
+            let Some(f) = self.files.remove(&id) else { continue };
+            let range = f.range.to_range();
+            let len = range.end.min(len).saturating_sub(range.start);
+            self.done_bytes += len;
+            self.done.push(FileDone { id, path: f.path.to_string(), len, verified_by: by, existed: false });
             self.say(EventKind::Committed { file: id });
         }
-        if let Some(f) = ids.iter().find(|id| self.files.get(id).is_some_and(|f| !f.committed)) {
+        if let Some(f) = ids.iter().find(|id| self.files.contains_key(id)) {
             return Err(Error::new(Kind::Bug, "finish the file")
                 .because(format_args!("the sink gave no answer for file {f}")));
         }
+        self.keeper.forget(object);
+        self.ledger.with(|s, after| {
+            s.finished.insert(u64::from(object.0)..u64::from(object.0) + 1);
+            s.evict(object, after);
+        });
         Ok(())
     }
 }

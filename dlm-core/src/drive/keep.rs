@@ -17,6 +17,8 @@ use super::Driver;
 /// A record is due when this much was written since the last, or this share of the file…
 const MOST: u64 = 2 << 20;
 const SHARE: u64 = 512;
+/// …but at least this, which is one write…
+const LEAST: u64 = 64 << 10;
 /// …and once a second while bytes come, but never more often than this, so that a small file needs none at all.
 const OFTEN: Duration = Duration::from_millis(4);
 const SELDOM: Duration = Duration::from_secs(1);
@@ -51,6 +53,11 @@ impl Keeper {
     pub(super) fn name(&mut self, object: ObjectId, key: Arc<str>, identity: Identity, remote: Arc<str>) {
         self.names.insert(object, Name { key, remote, identity, told: None });
     }
+
+    /// The object is in place, or given up.
+    pub(super) fn forget(&mut self, object: ObjectId) {
+        self.names.remove(&object);
+    }
 }
 
 impl Driver {
@@ -62,17 +69,24 @@ impl Driver {
         }
         let passed = self.keeper.last.elapsed();
         let durable = self.keeper.durable;
-        let due = self.ledger.with(|s, _| {
+        let due: Option<(Vec<Dirty>, Vec<_>)> = self.ledger.with(|s, _| {
             if s.dirty.is_empty() || (!last && passed < OFTEN) {
                 return None;
             }
             let len: u64 = s.board.objects().filter_map(|o| o.len).max().unwrap_or(MOST * SHARE);
             // A sync costs more than a moment's work.
-            let enough = if durable { MOST * 16 } else { MOST.min(len / SHARE).max(len / PARTS) };
+            let enough = if durable { MOST * 16 } else { MOST.min(len / SHARE).max(len / PARTS).max(LEAST) };
             if !last && s.dirty_bytes < enough && passed < SELDOM {
                 return None;
             }
             s.dirty_bytes = 0;
+            // What is whole is put in place in this same step, as a rule.
+            let whole = |o: ObjectId| {
+                let v = s.board.object(o);
+                !last && v.is_some_and(|v| v.remaining() == Some(0) && v.held.is_empty())
+            };
+            let (kept, dirty) = std::mem::take(&mut s.dirty).into_iter().partition(|d| whole(d.object));
+            s.dirty = kept;
             let identities: Vec<_> = s
                 .board
                 .objects()
@@ -82,7 +96,7 @@ impl Driver {
                     (o.id, o.generation, o.len, by.and_then(|b| b.identity.clone()))
                 })
                 .collect();
-            Some((std::mem::take(&mut s.dirty), identities))
+            Some((dirty, identities))
         });
         let Some((dirty, identities)) = due else { return Ok(()) };
         self.keeper.last = Instant::now();

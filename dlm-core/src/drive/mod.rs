@@ -10,11 +10,12 @@ mod keep;
 mod resolve;
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::SelectAll;
+use futures::{Stream, StreamExt as _};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -26,7 +27,8 @@ use crate::event::{Event, EventKind, JobState, Snapshot};
 use crate::job::{FileDone, JobSpec, Outcome, SourceReport};
 use crate::journal::{Journal, Saved};
 use crate::ledger::{Discovering, GATHER, Learnt, Ledger};
-use crate::object::{FileId, FileSpec, JobId, ObjectId, SourceId};
+use crate::object::{FileId, JobId, ObjectId, SourceId, Span};
+use crate::path::RelPath;
 use crate::sink::Keep;
 use crate::source::{Exit, Source};
 
@@ -37,12 +39,17 @@ const ADMITTED: usize = 1000;
 /// Snapshots come at most this often.
 const SHOW: Duration = Duration::from_millis(100);
 
-/// A file of the job.
+/// What came of another locator; with a guard where the job does not end without it.
+type Followed = (Result<DiscoveryStream>, Option<Discovering>);
+/// Another locator's discoveries, and whether the job needs them.
+type Beside = Pin<Box<dyn Stream<Item = (bool, Result<Discovery>)> + Send>>;
+
+/// A file that is not in place yet.
 #[derive(Debug)]
 struct File {
-    spec: FileSpec,
-    existed: bool,
-    committed: bool,
+    object: ObjectId,
+    path: RelPath,
+    range: Span,
 }
 
 pub(crate) struct Driver {
@@ -60,19 +67,27 @@ pub(crate) struct Driver {
     stream: Option<(DiscoveryStream, Discovering)>,
     sources: Vec<(Arc<dyn Source>, SourceId)>,
     runs: JoinSet<(SourceId, Result<Exit>)>,
-    resolving: JoinSet<(Result<DiscoveryStream>, Discovering)>,
-    /// What other locators have found; each stream holds its guard.
-    beside: SelectAll<DiscoveryStream>,
+    resolving: JoinSet<Followed>,
+    /// What other locators have found; a stream that the job needs holds its guard.
+    beside: SelectAll<Beside>,
+    /// Files to come.
     files: BTreeMap<FileId, File>,
+    found_files: u32,
+    first_object: Option<ObjectId>,
     saved: Option<Saved>,
+    /// The journal was read since names are settled.
+    reloaded: bool,
     keeper: Keeper,
     began: Instant,
     shown: Option<(Instant, u64)>,
     speed: f64,
     done: Vec<FileDone>,
+    done_bytes: u64,
     resumed: u64,
     mirrors_asked: bool,
     first_error: Option<Error>,
+    /// Why something of the job will be missing; the rest of it goes on.
+    lost: Option<Error>,
 }
 
 impl Driver {
@@ -105,21 +120,27 @@ impl Driver {
             resolving: JoinSet::new(),
             beside: SelectAll::new(),
             files: BTreeMap::new(),
+            found_files: 0,
+            first_object: None,
             saved: None,
+            reloaded: false,
             keeper,
             began: Instant::now(),
             shown: None,
             speed: 0.0,
             done: Vec::new(),
+            done_bytes: 0,
             resumed: 0,
             mirrors_asked: false,
             first_error: None,
+            lost: None,
         }
     }
 
     pub(crate) async fn run(mut self) -> Result<Outcome> {
         let result = self.work().await;
         self.ledger.end();
+        self.ledger.stop.cancel();
         let result = self.wind_up(result).await;
         self.enter(if result.is_ok() { JobState::Done } else { JobState::Failed });
         self.show(true);
@@ -136,7 +157,7 @@ impl Driver {
             self.publish();
             self.step().await?;
             if self.finished() {
-                return Ok(self.outcome());
+                return self.lost.take().map_or_else(|| Ok(self.outcome()), Err);
             }
             self.show(false);
             self.wait().await?;
@@ -167,7 +188,7 @@ impl Driver {
         });
         let mut until = now + if busy { GATHER } else { Duration::from_millis(500) };
         until = tick.map_or(until, |t| until.min(t.max(now + Duration::from_millis(1))));
-        let room = self.ledger.with(|s, _| s.objects.len()) < ADMITTED;
+        let room = self.has_room().await;
         let stop = self.ledger.stop.clone();
         let ledger = self.ledger.clone();
         // Every loser is kept: streams, channels and sets are polled again with nothing lost.
@@ -177,14 +198,15 @@ impl Driver {
             Some((source, d, _open)) = self.found.recv(), if room => self.absorb(d, Some(source)).await?,
             item = next_of(&mut self.stream), if room && self.stream.is_some() => match item {
                 Some(Ok(d)) => self.absorb(d, None).await?,
-                Some(Err(e)) => return Err(e),
+                // One entry of many: the others are delivered.
+                Some(Err(e)) => self.lose(e),
                 None => self.stream = None,
             },
             Some(item) = self.beside.next(), if room && !self.beside.is_empty() => match item {
-                Ok(d) => self.absorb(d, None).await?,
-                Err(e) => self.mirror_failed(e),
+                (_, Ok(d)) => self.absorb(d, None).await?,
+                (needed, Err(e)) => self.other_failed(e, needed),
             },
-            Some(r) = self.resolving.join_next(), if !self.resolving.is_empty() => self.mirror_resolved(r),
+            Some(r) = self.resolving.join_next(), if !self.resolving.is_empty() => self.other_resolved(r),
             Some(r) = self.runs.join_next(), if !self.runs.is_empty() => self.source_ended(r),
             () = ledger.driver.notified() => {}
             () = tokio::time::sleep_until(until) => {}
@@ -207,9 +229,40 @@ impl Driver {
         }
     }
 
+    /// Whether more may be taken in. Objects that nobody can deliver make room.
+    async fn has_room(&mut self) -> bool {
+        if self.ledger.with(|s, _| s.objects.len()) < ADMITTED {
+            return true;
+        }
+        let lost: Vec<(ObjectId, Option<Error>)> = self.ledger.with(|s, _| {
+            let ids = s.objects.keys().filter(|id| s.error_of(**id).is_some() && s.is_lost(**id));
+            ids.map(|id| (*id, s.error_of(*id))).collect()
+        });
+        if lost.is_empty() {
+            return false;
+        }
+        // What they have is worth keeping; the error that matters is theirs.
+        let _ = self.checkpoint(true).await;
+        for (object, error) in lost {
+            self.keeper.forget(object);
+            self.files.retain(|_, f| f.object != object);
+            self.ledger.with(|s, after| s.evict(object, after));
+            if let Some(e) = error {
+                self.lose(e);
+            }
+        }
+        true
+    }
+
+    /// Something of the job cannot be had: the rest goes on, and the job fails in the end.
+    fn lose(&mut self, error: Error) {
+        self.say(EventKind::SourceFailed { source: error.subject().into(), error: error.clone() });
+        self.lost.get_or_insert(error);
+    }
+
     /// Nobody is left who could finish what is unfinished.
     fn check_stuck(&mut self) -> Result<()> {
-        if self.stream.is_some() || !self.resolving.is_empty() {
+        if self.stream.is_some() || !self.resolving.is_empty() || !self.beside.is_empty() {
             return Ok(());
         }
         let stuck: Option<(ObjectId, Option<Error>)> = self.ledger.with(|s, _| {
@@ -217,18 +270,14 @@ impl Driver {
                 return None;
             }
             let mut lost = None;
-            for (id, _) in s.objects.iter().filter(|(_, o)| !o.complete) {
-                let all_there = s.board.object(*id).is_some_and(|v| v.remaining() == Some(0));
-                if all_there || !s.sources_of(*id).is_empty() {
+            for id in s.objects.keys() {
+                if !s.is_lost(*id) {
                     // One that cannot be had does not end the others.
                     return None;
                 }
                 lost.get_or_insert(*id);
             }
-            let id = lost?;
-            let errors = s.board.object(id).map(|o| o.bindings.clone()).unwrap_or_default();
-            let error = errors.iter().filter_map(|b| s.bindings.get(b)).find_map(|b| b.error.clone());
-            Some((id, error))
+            lost.map(|id| (id, s.error_of(id)))
         });
         match stuck {
             None => Ok(()),
@@ -241,13 +290,10 @@ impl Driver {
     }
 
     fn finished(&self) -> bool {
-        if self.stream.is_some()
-            || !self.resolving.is_empty()
-            || self.files.values().any(|f| !f.committed && !f.existed)
-        {
-            return false;
-        }
-        self.ledger.with(|s, _| s.discovering == 0 && !s.unfinished())
+        // Mirrors that have not answered yet are not waited for: every byte is there.
+        self.stream.is_none()
+            && self.files.is_empty()
+            && self.ledger.with(|s, _| s.discovering == 0 && !s.unfinished())
     }
 
     fn outcome(&self) -> Outcome {
@@ -261,7 +307,7 @@ impl Driver {
             (s.received, s.duplicate, reports.collect())
         });
         Outcome {
-            bytes: self.done.iter().map(|f| f.len).sum(),
+            bytes: self.done_bytes,
             files: self.done.clone(),
             received,
             duplicate,
@@ -337,9 +383,9 @@ impl Driver {
         if passed < SHOW && !force {
             return;
         }
-        let files = (self.files.len() as u32, self.done.len() as u32);
+        let files = (self.found_files, self.done.len() as u32);
         let mut snap = Snapshot { state: self.state, files, ..Snapshot::default() };
-        let finished: u64 = self.done.iter().map(|f| f.len).sum();
+        let finished = self.done_bytes;
         self.ledger.with(|s, _| {
             let mut total = Some(finished);
             snap.done = finished;

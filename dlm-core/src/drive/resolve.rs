@@ -1,9 +1,11 @@
 //! Locators become discoveries; mirrors are asked once it is known what they should have.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::task::JoinSet;
 
 use crate::backend::{Cx, Discovery, DiscoveryStream, From, Hint, ResumeHint};
 use crate::engine::Shared;
@@ -13,9 +15,16 @@ use crate::job::JobSpec;
 use crate::ledger::Discovering;
 use crate::locator::Locator;
 use crate::object::{Evidence, ObjectId, Role, Span, Trust, Validator};
+use crate::registry::Registry;
 use crate::retry::Backoff;
 
-use super::{Driver, cancelled};
+use super::{Driver, Followed, cancelled};
+
+/// How long one locator may keep silent before the next is asked beside it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The number of a locator, and what came of it.
+type Asked = (usize, Result<DiscoveryStream>);
 
 impl Driver {
     pub(super) fn context(shared: &std::sync::Arc<Shared>, spec: &JobSpec) -> Cx {
@@ -35,58 +44,67 @@ impl Driver {
         })
     }
 
-    /// Resolves the locator, or failing that the first mirror that answers.
+    /// Resolves the locator, or failing that the first mirror that answers. One that keeps silent is not waited for
+    /// alone: the next is asked beside it.
     pub(super) async fn resolve_first(&mut self) -> Result<()> {
         let all: Vec<Locator> =
             std::iter::once(self.spec.locator.clone()).chain(self.spec.mirrors.iter().cloned()).collect();
-        for (i, locator) in all.iter().enumerate() {
-            let guard = Discovering::new(self.ledger.clone());
-            let hint = self.resume_hint(locator);
-            let cx = self.cx.clone().with_resume(hint);
-            match self.resolve(locator, &cx).await {
-                Ok(stream) => {
-                    self.stream = Some((stream, guard));
-                    self.spec.mirrors = all.into_iter().skip(i + 1).collect();
-                    return Ok(());
-                }
-                Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Shutdown) => return Err(e),
-                Err(e) => {
-                    if all.len() > 1 {
-                        self.say(EventKind::SourceFailed {
-                            source: locator.to_string().into(),
-                            error: e.clone(),
-                        });
-                    }
-                    self.first_error.get_or_insert(e);
-                }
-            }
-        }
-        Err(self.first_error.clone().unwrap_or_else(cancelled))
-    }
-
-    async fn resolve(&mut self, locator: &Locator, cx: &Cx) -> Result<DiscoveryStream> {
-        let backend = self.shared.registry.find(&Hint::new(locator))?;
-        let (most, max_pause) = self.ledger.retries();
-        let mut backoff = Backoff::new(most, max_pause, self.id.0);
         let stop = self.ledger.stop.clone();
+        let (mut asked, mut failed) = (JoinSet::new(), Vec::new());
+        let mut begun = 0;
         loop {
-            // Dropping a resolve is always allowed.
-            let r = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(cancelled()),
-                r = backend.resolve(From::Locator(locator.clone()), cx) => r,
-            };
-            let error = match r {
-                Ok(stream) => return Ok(stream),
-                Err(e) => e,
-            };
-            let Some(after) = backoff.pause(&error) else { return Err(error) };
-            self.say(EventKind::Retrying { source: locator.to_string().into(), error, after });
+            if asked.is_empty() && begun == all.len() {
+                return Err(self.first_error.clone().unwrap_or_else(cancelled));
+            }
+            if let (true, Some(locator)) = (asked.is_empty(), all.get(begun)) {
+                asked.spawn(self.ask(begun, locator.clone()));
+                begun += 1;
+            }
+            // The losers are kept, but for the timer, which begins anew whenever somebody was asked.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(cancelled()),
-                () = tokio::time::sleep(after) => {}
+                Some((i, r)) = next_asked(&mut asked) => match r {
+                    Ok(stream) => {
+                        self.stream = Some((stream, Discovering::new(self.ledger.clone())));
+                        let others = all.into_iter().enumerate().filter(|(n, _)| *n != i && !failed.contains(n));
+                        self.spec.mirrors = others.map(|(_, l)| l).collect();
+                        return Ok(());
+                    }
+                    Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Shutdown) => return Err(e),
+                    Err(e) => {
+                        failed.push(i);
+                        if let (true, Some(locator)) = (all.len() > 1, all.get(i)) {
+                            let source = locator.to_string().into();
+                            self.say(EventKind::SourceFailed { source, error: e.clone() });
+                        }
+                        self.first_error.get_or_insert(e);
+                    }
+                },
+                () = tokio::time::sleep(PATIENCE), if begun < all.len() => {
+                    if let Some(locator) = all.get(begun) {
+                        asked.spawn(self.ask(begun, locator.clone()));
+                        begun += 1;
+                    }
+                }
             }
+        }
+    }
+
+    /// Resolves one locator as the job's own, with its retries.
+    fn ask(&self, number: usize, locator: Locator) -> impl Future<Output = Asked> + Send + use<> {
+        let cx = self.cx.clone().with_resume(self.resume_hint(&locator));
+        let registry = self.shared.registry.clone();
+        let (most, max_pause) = self.ledger.retries();
+        let backoff = Backoff::new(most, max_pause, self.id.0.wrapping_add(number as u64));
+        let (shared, id, events) = (self.shared.clone(), self.id, self.events.clone());
+        async move {
+            let retrying = |error, after| {
+                let kind = EventKind::Retrying { source: locator.to_string().into(), error, after };
+                // Nobody listening is no error.
+                let _ = events.send(shared.event(id, kind));
+            };
+            (number, patiently(&registry, &locator, &cx, backoff, retrying).await)
         }
     }
 
@@ -118,48 +136,37 @@ impl Driver {
         }
     }
 
-    /// Resolves a locator beside the job.
+    /// Resolves a locator beside the job. Another source of the same bytes may come or not; anything else is a part of
+    /// the job, which does not end without it.
     pub(super) fn follow(&mut self, locator: Locator, role: Role, rank: u32) {
-        let guard = Discovering::new(self.ledger.clone());
+        let mirror = matches!(role, Role::SameBytes { .. });
+        let guard = (!mirror).then(|| Discovering::new(self.ledger.clone()));
         let cx = self.cx.clone().with_role(role, rank);
         let registry = self.shared.registry.clone();
         let (most, max_pause) = self.ledger.retries();
-        let seed = self.id.0.wrapping_add(u64::from(rank));
-        self.resolving.spawn(async move {
-            let mut backoff = Backoff::new(most, max_pause, seed);
-            let result = async {
-                let backend = registry.find(&Hint::new(&locator))?;
-                loop {
-                    match backend.resolve(From::Locator(locator.clone()), &cx).await {
-                        Ok(s) => return Ok(s),
-                        Err(e) => match backoff.pause(&e) {
-                            Some(pause) => tokio::time::sleep(pause).await,
-                            None => return Err(e),
-                        },
-                    }
-                }
-            };
-            (result.await, guard)
-        });
+        let backoff = Backoff::new(most, max_pause, self.id.0.wrapping_add(u64::from(rank)));
+        self.resolving
+            .spawn(async move { (patiently(&registry, &locator, &cx, backoff, |_, _| {}).await, guard) });
     }
 
-    pub(super) fn mirror_resolved(
-        &mut self,
-        r: std::result::Result<(Result<DiscoveryStream>, Discovering), tokio::task::JoinError>,
-    ) {
+    pub(super) fn other_resolved(&mut self, r: std::result::Result<Followed, tokio::task::JoinError>) {
         match r {
             // Read beside everything else: it may take its time.
-            Ok((Ok(stream), guard)) => self.beside.push(Box::pin(stream.inspect(move |_| {
-                let _open = &guard;
-            }))),
-            Ok((Err(e), _guard)) => self.mirror_failed(e),
-            Err(e) => self.mirror_failed(
-                Error::new(Kind::Bug, "resolve a mirror").because("its task failed").caused_by(e),
-            ),
+            Ok((Ok(stream), guard)) => {
+                self.beside.push(Box::pin(stream.map(move |item| (guard.is_some(), item))))
+            }
+            Ok((Err(e), guard)) => self.other_failed(e, guard.is_some()),
+            Err(e) => {
+                let e = Error::new(Kind::Bug, "resolve a mirror").because("its task failed").caused_by(e);
+                self.other_failed(e, false);
+            }
         }
     }
 
-    pub(super) fn mirror_failed(&mut self, error: Error) {
+    pub(super) fn other_failed(&mut self, error: Error, needed: bool) {
+        if needed {
+            return self.lose(error);
+        }
         self.say(EventKind::SourceFailed { source: error.subject().into(), error: error.clone() });
         self.first_error.get_or_insert(error);
     }
@@ -171,6 +178,35 @@ impl Driver {
                 s.add_evidence(object, Evidence::Digest(d.0.clone()), Trust::User, None, after);
             }
         });
+    }
+}
+
+/// The next locator that was resolved, or was not.
+async fn next_asked(asked: &mut JoinSet<Asked>) -> Option<Asked> {
+    let ended = asked.join_next().await?;
+    Some(ended.unwrap_or_else(|e| {
+        let e = Error::new(Kind::Bug, "resolve a locator").because("its task failed").caused_by(e);
+        (usize::MAX, Err(e))
+    }))
+}
+
+/// Resolves a locator by whichever backend serves it, as often as it may be tried.
+async fn patiently(
+    registry: &Registry,
+    locator: &Locator,
+    cx: &Cx,
+    mut backoff: Backoff,
+    retrying: impl Fn(Error, Duration),
+) -> Result<DiscoveryStream> {
+    let backend = registry.find(&Hint::new(locator))?;
+    loop {
+        let error = match backend.resolve(From::Locator(locator.clone()), cx).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => e,
+        };
+        let Some(after) = backoff.pause(&error) else { return Err(error) };
+        retrying(error, after);
+        tokio::time::sleep(after).await;
     }
 }
 

@@ -22,6 +22,9 @@ use super::{After, State};
 const HORIZON: f64 = 0.25;
 /// …and at least this far.
 const LEAST_HORIZON: u64 = 256 << 10;
+/// An answer with less than this is no progress: somebody who closes each connection after a byte is not asked again at
+/// once.
+pub(super) const LITTLE: u64 = 4 << 10;
 /// Read over a hole of this much rather than stop, where stopping costs a connection.
 const SKIP: u64 = 256 << 10;
 
@@ -92,7 +95,9 @@ impl State {
             if covered > s.best {
                 s.best = covered;
                 l.gained = true;
-                if let Some(b) = self.bindings.get_mut(&binding) {
+                if l.bytes >= LITTLE
+                    && let Some(b) = self.bindings.get_mut(&binding)
+                {
                     b.backoff.progress();
                 }
             }
@@ -273,7 +278,7 @@ impl State {
                 v.len = seen.len;
                 after.wake_driver();
             }
-            self.note_validator(object, seen);
+            self.note_validator(binding, seen);
             self.remix(object);
             self.settle(object, after);
             self.pump(now, after);
@@ -363,6 +368,11 @@ impl State {
         }
         if let Some(b) = self.board.bindings.get_mut(&l.binding) {
             b.leases = b.leases.saturating_sub(1);
+        }
+        if l.rolling
+            && let Some(o) = self.board.origins.get_mut(&l.source)
+        {
+            o.rolling = o.rolling.saturating_sub(1);
         }
         if let Some(of) = l.race_of
             && let Some(r) = self.board.leases.get_mut(&of)

@@ -11,6 +11,7 @@ use crate::backend::{Binding, Cx};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::object::{Evidence, FileSpec, ObjectId, ObjectSpec, PartyId, Span, Trust};
+use crate::origin::Origin;
 use crate::path::RelPath;
 use crate::sched::{Adaptive, Ordered, Scheduler};
 use crate::sink::{Order, Sink};
@@ -101,7 +102,7 @@ impl WorkBench {
     pub fn add(&self, binding: Binding) -> Result<Work> {
         let info = binding.source.info();
         let (id, party) = self.ledger.with(|s, _| {
-            let id = s.add_source(info, Arc::new(Bucket::new(None)));
+            let id = s.add_source(info, Arc::new(Origin::new()));
             (id, PartyId(s.parties.len() as u32 - 1))
         });
         self.ledger.with(|s, after| s.add_binding(id, binding, 5, Duration::from_secs(30), after))?;

@@ -13,6 +13,9 @@ use crate::source::{AbortCost, Caps, Seek};
 use super::meter::Meter;
 use super::ranges::RangeSet;
 
+/// Connections of one job to one origin over all its files, unless the user wants more for a single one.
+const MOST_OF_ORIGIN: u32 = 16;
+
 /// Limits that may change while a job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -168,6 +171,18 @@ pub struct BindingView {
     pub(crate) parked_until: Option<Instant>,
     pub(crate) failed: bool,
     pub(crate) first_at: Option<u64>,
+    /// Nothing tells its version, and no proof would tell old bytes from new: two answers of it are never put together.
+    pub(crate) unvouched: bool,
+}
+
+/// What the board knows of the origin behind a source.
+#[derive(Debug, Default)]
+pub(crate) struct OriginView {
+    /// Rolling leases of this job, over all objects.
+    pub(crate) rolling: u32,
+    /// The most it is known to allow.
+    pub(crate) allows: Option<u32>,
+    pub(crate) rest_until: Option<Instant>,
 }
 
 impl BindingView {
@@ -191,9 +206,12 @@ impl BindingView {
     pub fn rank(&self) -> u32 {
         self.rank
     }
-    /// What it can do.
+    /// What it can do, and may: where nothing tells one version from another, only to read from the beginning.
     pub fn caps(&self) -> Caps {
-        self.caps
+        Caps { seek: self.seek(), ..self.caps }
+    }
+    pub(crate) fn seek(&self) -> Seek {
+        if self.unvouched { Seek::None } else { self.caps.seek }
     }
     /// Leases it has now.
     pub fn leases(&self) -> u32 {
@@ -219,6 +237,7 @@ impl BindingView {
 pub struct LeaseView {
     pub(crate) id: LeaseId,
     pub(crate) binding: BindingId,
+    pub(crate) source: SourceId,
     pub(crate) party: PartyId,
     pub(crate) object: ObjectId,
     pub(crate) generation: u32,
@@ -295,6 +314,7 @@ pub struct Board {
     pub(crate) leases: BTreeMap<LeaseId, LeaseView>,
     /// Objects that a source may find work in: neither finished nor evicted.
     pub(crate) open: BTreeMap<SourceId, BTreeSet<(ObjectId, BindingId)>>,
+    pub(crate) origins: BTreeMap<SourceId, OriginView>,
     pub(crate) limits: Limits,
 }
 
@@ -328,6 +348,24 @@ impl Board {
         self.objects.get(&object).into_iter().flat_map(|o| o.leases.iter()).filter_map(|l| self.leases.get(l))
     }
 
+    /// Whether a source may have another rolling lease, over all its objects: many small files are not as many
+    /// connections.
+    pub(crate) fn has_place(&self, source: SourceId) -> bool {
+        let most = MOST_OF_ORIGIN.max(self.limits.connections.unwrap_or(0));
+        self.origins.get(&source).is_none_or(|o| o.rolling < o.allows.unwrap_or(most))
+    }
+
+    /// Whether a binding may have another lease on its object now.
+    pub(crate) fn may_lease(&self, b: &BindingView, o: &ObjectView, now: Instant) -> bool {
+        let most = if b.identity.is_none() || o.single { 1 } else { b.caps.max_parallel };
+        let origin_rests = self.origins.get(&b.source).is_some_and(|s| s.rest_until.is_some_and(|t| t > now));
+        let resting = origin_rests || b.parked_until.is_some_and(|t| t > now);
+        let allowed = o.mixable || o.primary.is_none_or(|p| p == b.id);
+        let alone = o.leases.is_empty() || !o.single;
+        let seekable = b.seek() == Seek::Any || b.leases == 0;
+        !b.failed && !o.closed && b.leases < most && alone && !resting && allowed && seekable
+    }
+
     /// The bindings of a source through which bytes may be asked for now, first object first: not failed, not
     /// parked, with room for another lease, and allowed beside the bytes that are there.
     pub fn claimable(
@@ -337,17 +375,7 @@ impl Board {
     ) -> impl Iterator<Item = (&BindingView, &ObjectView)> {
         self.open.get(&source).into_iter().flatten().filter_map(move |(o, b)| {
             let (o, b) = (self.objects.get(o)?, self.bindings.get(b)?);
-            may_lease(b, o, now).then_some((b, o))
+            (self.has_place(source) && self.may_lease(b, o, now)).then_some((b, o))
         })
     }
-}
-
-/// Whether a binding may have another lease on its object now.
-pub(crate) fn may_lease(b: &BindingView, o: &ObjectView, now: Instant) -> bool {
-    let most = if b.identity.is_none() || o.single { 1 } else { b.caps.max_parallel };
-    let resting = b.parked_until.is_some_and(|t| t > now);
-    let allowed = o.mixable || o.primary.is_none_or(|p| p == b.id);
-    let alone = o.leases.is_empty() || !o.single;
-    let seekable = b.caps.seek == Seek::Any || b.leases == 0;
-    !b.failed && !o.closed && b.leases < most && alone && !resting && allowed && seekable
 }

@@ -66,6 +66,16 @@ impl State {
                 None => {}
             }
         }
+        for o in self.board.origins.values_mut() {
+            match o.rest_until {
+                Some(t) if t <= now => {
+                    o.rest_until = None;
+                    woke = true;
+                }
+                Some(t) => next = Some(next.map_or(t, |n| n.min(t))),
+                None => {}
+            }
+        }
         if woke {
             self.pump(now, after);
         }
@@ -73,6 +83,7 @@ impl State {
     }
 
     fn decide(&mut self, w: &Waiter, now: Instant, after: &mut After) -> Decision {
+        self.look_at_origin(w.source, now);
         self.restart_unseekable(w.source, now, after);
         let mine = |b: BindingId| w.ask.binding.is_none_or(|a| a == b);
         // An answer that is still open is used first, where it can be.
@@ -111,6 +122,15 @@ impl State {
         }
     }
 
+    /// What other jobs learnt of the origin counts here, too.
+    fn look_at_origin(&mut self, source: SourceId, now: Instant) {
+        if let (Some(s), Some(v)) = (self.sources.get(source.0 as usize), self.board.origins.get_mut(&source))
+        {
+            v.allows = s.origin.allowed(now);
+            v.rest_until = s.origin.resting(now);
+        }
+    }
+
     fn span_of_first(&self, id: BindingId, at: u64) -> Span {
         let end = self.bindings.get(&id).and_then(|b| b.first.as_ref()).and_then(|f| f.at.end);
         Span { start: at, end }
@@ -129,12 +149,13 @@ impl State {
         let Some(b) = self.board.bindings.get(&id) else { return false };
         let Some(o) = self.board.objects.get(&b.object) else { return false };
         b.source == source
-            && super::may_lease(b, o, now)
+            && self.board.has_place(source)
+            && self.board.may_lease(b, o, now)
             && o.is_free(span.start)
             && span.start < o.horizon()
             && b.window.contains(span.start)
             && !span.is_empty()
-            && (b.caps.seek != Seek::None || span.start == b.window.start)
+            && (b.seek() != Seek::None || span.start == b.window.start)
     }
 
     fn may_race(&self, source: SourceId, id: BindingId, of: LeaseId, now: Instant) -> bool {
@@ -144,12 +165,13 @@ impl State {
         let Some(o) = self.board.objects.get(&l.object) else { return false };
         b.source == source
             && b.object == l.object
-            && super::may_lease(b, o, now)
+            && self.board.has_place(source)
+            && self.board.may_lease(b, o, now)
             && l.race_of.is_none()
             && !l.raced
             && o.dispute_at(l.cursor).is_none()
             && b.window.contains(l.cursor)
-            && b.caps.seek != Seek::None
+            && b.seek() != Seek::None
     }
 
     /// Makes the lease. The answers of the policy have been checked.
@@ -221,6 +243,7 @@ impl State {
         let view = LeaseView {
             id,
             binding,
+            source,
             party,
             object: o.id,
             generation: o.generation,
@@ -256,8 +279,11 @@ impl State {
         let token = CancellationToken::new();
         self.tokens.insert(id, token.clone());
         self.policy.on_event(now, &BoardEvent::Leased(id), &self.board);
-        let bucket = self.sources.get(source.0 as usize)?.bucket.clone();
-        Some((Seed { id, binding, party, target, span, held, token, bucket }, first))
+        let origin = self.sources.get(source.0 as usize)?.origin.clone();
+        if rolling && let Some(o) = self.board.origins.get_mut(&source) {
+            o.rolling += 1;
+        }
+        Some((Seed { id, binding, party, target, span, held, token, origin }, first))
     }
 
     /// A claim of exactly this range. `Err`: never again.
@@ -287,7 +313,7 @@ impl State {
                 v.source == source
                     && v.window.contains(range.start)
                     && v.window.contains(range.end.saturating_sub(1))
-                    && super::may_lease(v, o, now)
+                    && self.board.may_lease(v, o, now)
             })
         };
         let Some(binding) = o.bindings.iter().copied().find(|b| free && fits(b)) else { return Ok(None) };
@@ -301,13 +327,13 @@ impl State {
             .board
             .claimable(source, now)
             .filter(|(b, o)| {
-                no_seek(b.caps.seek)
+                no_seek(b.seek())
                     && o.leases.is_empty()
                     && !o.done.is_empty()
                     && o.remaining() != Some(0)
                     && o.bindings
                         .iter()
-                        .all(|x| self.board.bindings.get(x).is_none_or(|v| v.failed || no_seek(v.caps.seek)))
+                        .all(|x| self.board.bindings.get(x).is_none_or(|v| v.failed || no_seek(v.seek())))
             })
             .map(|(_, o)| o.id)
             .collect();

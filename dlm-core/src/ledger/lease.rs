@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::object::{BindingId, Identity, LeaseId, ObjectId, PartyId, Span, Target, Validator};
+use crate::origin::Origin;
 use crate::range::Body;
 use crate::source::Caps;
-use crate::throttle::Bucket;
 
 use super::Ledger;
 
@@ -48,7 +48,7 @@ pub(crate) struct Seed {
     pub(crate) span: Span,
     pub(crate) held: Identity,
     pub(crate) token: CancellationToken,
-    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) origin: Arc<Origin>,
 }
 
 /// The right to deliver some bytes of an object.
@@ -189,7 +189,9 @@ impl Lease {
             return None;
         }
         let [engine, job] = &self.ledger.buckets;
-        if let Some(t) = [engine, job, &self.seed.bucket].into_iter().filter_map(|b| b.ready_at(now)).max() {
+        if let Some(t) =
+            [engine, job, &self.seed.origin.bucket].into_iter().filter_map(|b| b.ready_at(now)).max()
+        {
             return Some(Wait::Until(t));
         }
         let ordered = self.ledger.caps.order == crate::sink::Order::Next;
@@ -213,7 +215,8 @@ impl Lease {
     pub fn put(&mut self, at: u64, data: Bytes) -> Result<Put> {
         let now = Instant::now();
         let len = data.len() as u64;
-        for b in self.ledger.buckets.iter().chain([&self.seed.bucket]) {
+        let [engine, job] = &self.ledger.buckets;
+        for b in [engine, job, &self.seed.origin.bucket] {
             b.charge(len, now);
         }
         if self.seed.token.is_cancelled() {

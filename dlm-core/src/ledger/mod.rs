@@ -36,6 +36,7 @@ use crate::error::Error;
 use crate::event::EventKind;
 use crate::journal::Claim as JournalClaim;
 use crate::object::{BindingId, LeaseId, ObjectId, PartyId, SourceId, Target};
+use crate::origin::Origin;
 use crate::range::Body;
 use crate::retry::Backoff;
 use crate::sched::Scheduler;
@@ -49,7 +50,7 @@ pub use lease::{Lease, Next, Put};
 pub use ranges::RangeSet;
 pub use work::{Ask, Claim, Discovering, News, NewsItem, Work};
 
-pub(crate) use board::{Dispute, may_lease};
+pub(crate) use board::Dispute;
 pub(crate) use judge::Conclusion;
 pub(crate) use objects::ObjectState;
 pub(crate) use work::Waiter;
@@ -152,6 +153,9 @@ pub(crate) struct State {
     pub(crate) duplicate: u64,
     /// For the driver to publish.
     pub(crate) events: Vec<EventKind>,
+    pub(crate) max_pause: Duration,
+    /// Numbers of objects that are in place and were let go; neighbours are one entry.
+    pub(crate) finished: RangeSet,
 }
 
 #[derive(Debug)]
@@ -181,7 +185,7 @@ pub(crate) struct Party {
 #[derive(Debug)]
 pub(crate) struct SourceState {
     pub(crate) info: SourceInfo,
-    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) bytes: u64,
     pub(crate) error: Option<Error>,
 }
@@ -193,6 +197,8 @@ pub(crate) struct After {
     checks: Vec<judge::Check>,
     grants: Vec<(oneshot::Sender<Claim>, Option<grant::Granted>)>,
     garbage: Vec<Body>,
+    /// Objects that were let go: what they hold is not freed under the lock.
+    gone: Vec<ObjectState>,
     cancel: Vec<CancellationToken>,
     news: Vec<NewsItem>,
     wake_driver: bool,
@@ -231,6 +237,8 @@ impl Ledger {
                 received: 0,
                 duplicate: 0,
                 events: Vec::new(),
+                max_pause: parts.max_pause,
+                finished: RangeSet::new(),
             }),
             driver: Notify::new(),
             moved: Notify::new(),
@@ -282,6 +290,7 @@ impl Ledger {
             // A grant to a claim that was dropped comes back here, and dropping the lease returns its range.
             let _ = tx.send(claim);
         }
+        drop(after.gone);
         for token in after.cancel {
             token.cancel();
         }
@@ -335,6 +344,19 @@ impl State {
     /// Objects with bytes to come.
     pub(crate) fn unfinished(&self) -> bool {
         self.objects.values().any(|o| !o.complete)
+    }
+
+    /// Nobody is left who could deliver what is missing of it.
+    pub(crate) fn is_lost(&self, object: ObjectId) -> bool {
+        let all_there = self.board.objects.get(&object).is_some_and(|v| v.remaining() == Some(0));
+        let complete = self.objects.get(&object).is_some_and(|o| o.complete);
+        !complete && !all_there && self.sources_of(object).is_empty()
+    }
+
+    /// Why a source of it was given up.
+    pub(crate) fn error_of(&self, object: ObjectId) -> Option<Error> {
+        let bindings = self.board.objects.get(&object).into_iter().flat_map(|o| &o.bindings);
+        bindings.filter_map(|b| self.bindings.get(b)).find_map(|b| b.error.clone())
     }
 
     pub(crate) fn sources_of(&self, object: ObjectId) -> BTreeSet<BindingId> {

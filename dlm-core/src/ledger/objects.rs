@@ -13,10 +13,11 @@ use crate::event::EventKind;
 use crate::object::{
     BindingId, Evidence, Identity, ObjectId, ObjectSpec, PartyId, SourceId, Span, Trust, Validator,
 };
+use crate::origin::Origin;
 use crate::sink::{Order, SinkCaps};
 use crate::source::{Seek, SourceInfo};
-use crate::throttle::Bucket;
 
+use super::board::OriginView;
 use super::judge::{Judge, Judgement, Table};
 use super::meter::Meter;
 use super::ranges::RangeMap;
@@ -116,10 +117,11 @@ impl ObjectState {
 
 impl State {
     /// A source of this job; the same one if it was seen.
-    pub(crate) fn add_source(&mut self, info: SourceInfo, bucket: Arc<Bucket>) -> SourceId {
+    pub(crate) fn add_source(&mut self, info: SourceInfo, origin: Arc<Origin>) -> SourceId {
         let id = SourceId(self.sources.len() as u32);
         self.parties.push(Party { label: info.label.clone(), source: id, banned: false, strikes: 0 });
-        self.sources.push(SourceState { info, bucket, bytes: 0, error: None });
+        self.board.origins.insert(id, OriginView::default());
+        self.sources.push(SourceState { info, origin, bytes: 0, error: None });
         id
     }
 
@@ -241,6 +243,7 @@ impl State {
             parked_until: None,
             failed: false,
             first_at: binding.first.as_ref().map(|b| b.at.start),
+            unvouched: false,
         };
         self.board.open.entry(source).or_default().insert((object, id));
         self.board.bindings.insert(id, view);
@@ -255,7 +258,7 @@ impl State {
             },
         );
         if known {
-            self.note_validator(object, &identity);
+            self.note_validator(id, &identity);
         }
         self.remix(object);
         self.pump(Instant::now(), after);
@@ -263,13 +266,31 @@ impl State {
         Ok(id)
     }
 
-    /// Bytes of a source that says nothing of its version come over one connection, so that they are of one version.
-    pub(crate) fn note_validator(&mut self, object: ObjectId, identity: &Identity) {
+    /// Bytes of a source that says nothing of its version come in one answer, so that they are of one version: what is
+    /// cut starts over, unless a proof would tell.
+    pub(crate) fn note_validator(&mut self, binding: BindingId, identity: &Identity) {
         if identity.validator == Validator::Unknown
-            && !self.objects.get(&object).is_some_and(|o| o.judge.mixes())
-            && let Some(v) = self.board.objects.get_mut(&object)
+            && let Some(b) = self.board.bindings.get_mut(&binding)
+            && !self.objects.get(&b.object).is_some_and(|o| o.judge.mixes())
+            && let Some(v) = self.board.objects.get_mut(&b.object)
         {
             v.single = true;
+            b.unvouched = true;
+        }
+    }
+
+    /// A proof was found that tells old bytes from new.
+    fn vouch(&mut self, object: ObjectId) {
+        let (Some(s), Some(v)) = (self.objects.get(&object), self.board.objects.get_mut(&object)) else {
+            return;
+        };
+        if s.judge.mixes() {
+            v.single &= s.changes > 0;
+            for b in &v.bindings {
+                if let Some(b) = self.board.bindings.get_mut(b) {
+                    b.unvouched = false;
+                }
+            }
         }
     }
 
@@ -307,12 +328,32 @@ impl State {
                 s.judge.add_pieces(Judgement { what, trust, author });
             }
         }
+        self.vouch(object);
         self.remix(object);
         let all = 0..u64::MAX;
         self.judge_written(object, &all, after);
         // What may not stand side by side without a proof now may.
         self.pump(Instant::now(), after);
         after.wake_driver = true;
+    }
+
+    /// Forgets an object: nothing more of it is fetched, and nothing of it costs memory. Leases that still run are
+    /// told to stop at their next delivery.
+    pub(crate) fn evict(&mut self, object: ObjectId, after: &mut After) {
+        self.revoke_all(object, after);
+        after.gone.extend(self.objects.remove(&object));
+        let bindings = self.board.objects.remove(&object).map(|v| v.bindings).unwrap_or_default();
+        for id in bindings {
+            if let Some(b) = self.board.bindings.remove(&id)
+                && let Some(open) = self.board.open.get_mut(&b.source)
+            {
+                open.remove(&(object, id));
+            }
+            after.garbage.extend(self.bindings.remove(&id).and_then(|b| b.first));
+        }
+        self.dirty.retain(|d| d.object != object);
+        self.retract.retain(|(o, ..)| *o != object);
+        after.wake_driver();
     }
 
     /// Claims of an earlier run that were found good.

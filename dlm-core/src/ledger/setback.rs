@@ -8,6 +8,7 @@ use crate::object::{BindingId, LeaseId, ObjectId, SourceId};
 use crate::sched::BoardEvent;
 use crate::source::{Caps, Seek};
 
+use super::accept::LITTLE;
 use super::objects::Restart;
 use super::{After, State};
 
@@ -30,30 +31,40 @@ impl State {
         }
         match error.kind() {
             // Once it is known to have no ranges, the same refusal is no news: it counts as any other.
-            Kind::RangeIgnored if b.caps.seek != Seek::None => {
+            Kind::RangeIgnored if b.seek() != Seek::None => {
                 return self.downgrade(id, Caps::STREAM, now, after);
             }
             Kind::Changed => return self.changed(id, error.clone(), now, after),
             _ => {}
         }
-        let gained = self.board.leases.get(&lease).is_some_and(|l| l.gained);
-        let Some(state) = self.bindings.get_mut(&id) else { return };
+        let gained = self.board.leases.get(&lease).is_some_and(|l| l.gained && l.bytes >= LITTLE);
         let others = self.board.leases.values().any(|l| l.binding == id && l.id != lease && l.bytes > 0);
         let refused = error.fault() == Fault::Source && error.retry() != Retry::Never;
-        if refused && others && !matches!(error.retry(), Retry::After(_)) {
+        let origin = self.sources.get(source.0 as usize).map(|s| s.origin.clone());
+        if let Retry::After(asked) = error.retry() {
+            // Obeyed as far as the job may wait at all; every object and job that asks there does.
+            if let Some(o) = &origin {
+                o.rest(now + asked.min(self.max_pause));
+            }
+            if let Some(o) = self.board.origins.get_mut(&source) {
+                o.rest_until =
+                    Some(o.rest_until.map_or(now, |t| t.max(now)).max(now + asked.min(self.max_pause)));
+            }
+        }
+        if refused && others {
             // Refused while others of the same binding work: it allows fewer at once.
             if let Some(b) = self.board.bindings.get_mut(&id) {
-                b.caps.max_parallel = b.caps.max_parallel.min(live.saturating_sub(1).max(1));
+                let fewer =
+                    if matches!(error.retry(), Retry::After(_)) { live / 2 } else { live.saturating_sub(1) };
+                b.caps.max_parallel = b.caps.max_parallel.min(fewer.max(1));
+                if let Some(o) = &origin {
+                    o.allows(b.caps.max_parallel, now);
+                }
             }
             self.policy.on_event(now, &BoardEvent::Refused(id), &self.board);
             return;
         }
-        if matches!(error.retry(), Retry::After(_))
-            && live > 1
-            && let Some(b) = self.board.bindings.get_mut(&id)
-        {
-            b.caps.max_parallel = b.caps.max_parallel.min((live / 2).max(1));
-        }
+        let Some(state) = self.bindings.get_mut(&id) else { return };
         if self.board.bindings.get(&id).is_some_and(|b| b.parked_until.is_some_and(|t| t > now)) {
             // The same event as one that was counted a moment ago, seen by another connection.
             return;

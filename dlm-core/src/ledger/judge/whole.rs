@@ -104,9 +104,8 @@ impl State {
             .collect();
         let first_time = s.mismatches == 1;
         let len = v.len.unwrap_or(0);
-        if bindings.len() > 1 {
-            s.judge.unmix();
-        }
+        // Whatever let them stand side by side is not believed again.
+        s.judge.unmix();
         let suspects = parties.iter().map(|p| self.label(*p)).collect();
         self.say(EventKind::Blamed { suspects, object, range: 0..len }, after);
         if !first_time && bindings.len() > 1 {
