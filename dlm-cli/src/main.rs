@@ -8,7 +8,7 @@
 //! | what was typed: the command line, split and checked for form | `typed.rs` |
 //! | what it means: addresses, digests, rates, secrets, a plan of downloads | `meant.rs` |
 //! | which protocols this build has, as an engine | `backends.rs` |
-//! | where the bytes of a download go | `output.rs` |
+//! | where the bytes of a download go | `output.rs`, `stdout.rs` |
 //! | the downloads themselves, some at a time | `run.rs` |
 //! | what a person sees while they run | `progress.rs`, `notes.rs`, `say.rs` |
 //! | SIGINT and SIGTERM, first and second | `signals.rs` |
@@ -31,6 +31,7 @@ mod report;
 mod run;
 mod say;
 mod signals;
+mod stdout;
 mod text;
 mod typed;
 mod values;

@@ -7,6 +7,7 @@ use dlm_core::{FileId, FileSink, Journal, MemoryJournal, Result, Sink, StreamSin
 
 use crate::flags;
 use crate::meant::{Download, Place};
+use crate::stdout;
 
 /// A sink with its journal.
 #[derive(Debug)]
@@ -18,11 +19,14 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Opens nothing yet: that happens when the engine prepares the files.
+    /// Opens no file yet: that happens when the engine prepares them.
+    ///
+    /// # Errors
+    /// Standard output takes no bytes.
     pub(crate) fn new(download: &Download) -> Result<Self> {
         let (dir, name, guess) = match &download.place {
             Place::Stdout => {
-                let sink = Arc::new(StreamSink::new(tokio::io::stdout()));
+                let sink = Arc::new(StreamSink::new(stdout::sink()?));
                 return Ok(Self {
                     sink,
                     journal: Arc::new(MemoryJournal::new()),

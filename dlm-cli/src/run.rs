@@ -1,7 +1,7 @@
 //! The downloads: some at a time, each watched until it ends.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::progress::{self, Line, Screen};
 use crate::report::{self, Codes};
 use crate::say::{Level, Say};
 use crate::signals::Stop;
+use crate::stdout;
 use crate::typed::{self, Typed};
 
 /// How often progress is told where nothing can be drawn.
@@ -31,11 +32,13 @@ const ENDING: Duration = Duration::from_millis(500);
 pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match typed::parse(args) {
         Ok(Typed::Get(flags)) => get(*flags),
-        Ok(Typed::Show(text)) => {
-            // Whoever reads may have seen enough (`dlm --help | head`).
-            let _ = std::io::stdout().lock().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(Typed::Show(text)) => match stdout::show(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                Say::new(Level::Quiet, None).error(&e);
+                ExitCode::from(report::code(&e, Duration::MAX))
+            }
+        },
         Err(line) => {
             Say::new(Level::Quiet, None).alarm(&line);
             ExitCode::from(report::WRONG)
@@ -135,23 +138,8 @@ async fn all(meant: Meant, level: Level) -> u8 {
 }
 
 fn failed(shared: &Shared, e: &Error, patience: Duration) -> End {
-    if !is_closed_pipe(e) {
-        shared.say.error(e);
-    }
+    shared.say.error(e);
     End::Failed(report::code(e, patience))
-}
-
-/// Whether the reader of our standard output left: it has what it wanted, and knows.
-fn is_closed_pipe(e: &Error) -> bool {
-    let mut below = std::error::Error::source(e);
-    for _ in 0..16 {
-        let Some(cause) = below else { return false };
-        if cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) {
-            return e.kind() == Kind::Io;
-        }
-        below = cause.source();
-    }
-    false
 }
 
 /// One download, from its start to its last line.

@@ -31,6 +31,7 @@ mod ranges;
 mod redirect;
 mod resume;
 mod status;
+mod stdout;
 mod streams;
 mod tls;
 mod transport;
