@@ -174,12 +174,14 @@ impl Named {
             let e = Error::new(Kind::Unsupported, "download")
                 .on(on)
                 .because(format!("this build does not support {what}"));
-            e.advise(format!("it supports {}", backends::supported()))
+            e.advise(format!("it supports {}, as in https://host/path", backends::supported()))
         };
         match self {
             Self::Address(l) if backends::SCHEMES.contains(&l.scheme()) => Ok(l),
             Self::Address(l) => Err(cannot(&l, format!("{}: addresses", l.scheme()))),
-            Self::Document(path) => Err(cannot(&path, "files that describe a download".to_owned())),
+            Self::Document(path) => {
+                Err(cannot(&Locator::mask(&path), "files that describe a download".to_owned()))
+            }
         }
     }
 }
@@ -187,7 +189,7 @@ impl Named {
 fn locator(text: &OsStr) -> Result<Named> {
     let Some(text) = text.to_str() else {
         return Err(Error::new(Kind::Invalid, "understand the locator")
-            .on(text.to_string_lossy())
+            .on(Locator::mask(&text.to_string_lossy()))
             .because("it is not UTF-8"));
     };
     match text.parse::<Locator>() {
@@ -294,6 +296,21 @@ mod tests {
     fn what_is_no_address_is_wrong() {
         for l in ["", "file.bin", "http://h\n/", "./a.torrent.txt"] {
             assert_eq!(meant(&[l]).unwrap_err().kind(), Kind::Invalid, "{l}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_was_meant_to_be_an_address_shows_no_secret() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let bytes = OsString::from_vec(b"http://al:S3CRET@h/\xff?k=S3CRET".to_vec());
+        let e = locator(&bytes).err().unwrap();
+        assert!(!format!("{e} {e:?}").contains("S3CRET"), "{e}");
+        for l in ["al:S3CRET@h/f", "S3CRET@h/a.torrent", "al:S3CRET", "al:/S3CRET@h/f"] {
+            let e = meant(&[l])
+                .map(|m| m.downloads.into_iter().next().unwrap().unwrap_err())
+                .unwrap_or_else(|e| e);
+            assert!(!format!("{e} {e:?} {}", e.advice()).contains("S3CRET"), "{e}");
         }
     }
 

@@ -22,13 +22,14 @@ pub(crate) enum Typed {
 /// # Errors
 /// One line that says what is wrong with its form.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Typed, String> {
-    match Flags::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match Flags::try_parse_from(&args) {
         Ok(Flags { command: Some(Command::Get(get)), .. } | Flags { command: None, get }) => {
             Ok(Typed::Get(Box::new(get)))
         }
         Err(e) => match e.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Typed::Show(e.to_string())),
-            _ => Err(one_line(&e.to_string())),
+            _ => Err(one_line(&masked(e.to_string(), &args))),
         },
     }
 }
@@ -49,16 +50,25 @@ fn one_line(text: &str) -> String {
         }
         out.push_str(line);
     }
-    format!("{}. See 'dlm --help'", escape(&masked(&out)))
+    format!("{}. See 'dlm --help'", escape(&out))
 }
 
-/// With the secrets of every address between quotes masked: one that stands where a number should is repeated by clap.
-fn masked(text: &str) -> String {
-    let mask = |part: &str| match part.parse::<Locator>() {
-        Ok(l) if part.contains("://") => l.to_string(),
-        _ => part.to_owned(),
-    };
-    text.split('\'').map(mask).collect::<Vec<_>>().join("'")
+/// With the secrets of every address among the words masked: one that stands where a number should is repeated by clap,
+/// with or without the option that it was attached to.
+fn masked(mut text: String, args: &[OsString]) -> String {
+    for arg in args.iter().skip(1) {
+        let arg = arg.to_string_lossy();
+        let attached = arg.split_once('=').map(|(_, value)| value);
+        let short = arg.strip_prefix('-').and_then(|a| a.get(1..));
+        for word in [Some(&*arg), attached, short].into_iter().flatten() {
+            // Options and numbers are no addresses, and one of a single letter would be found everywhere.
+            let shown = Locator::mask(word);
+            if word.len() > 1 && !word.starts_with('-') && shown != word {
+                text = text.replace(word, &shown);
+            }
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -117,10 +127,16 @@ mod tests {
             &["-x", "http://me:hunter2@h/f?sig=hunter2"][..],
             &["--if-exists", "http://me:hunter2@h/f", "http://h/f"],
             &["http://me:hunter2@h/f", "--user", "me:hunter2", "--nope"],
+            &["-x", "me:hunter2@h/f"],
+            &["-xme:hunter2@h/f"],
+            &["--connections=http://me:hunt'er2@h/f"],
+            &["-x", "http://me:hunter2'@h/f?a='hunter2"],
+            &["-x", "http://me:\thunter2@h/f"],
+            &["-x", "Authorization: hunter2"],
             &["http://h/f", "-H", "Authorization: hunter2", "--nope=hunter2"],
         ] {
             let line = get(args).unwrap_err();
-            assert!(!line.contains("hunter2"), "{line}");
+            assert!(!line.contains("hunter2") && !line.contains("er2"), "{line}");
         }
     }
 

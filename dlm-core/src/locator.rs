@@ -35,6 +35,21 @@ impl Locator {
         &self.0
     }
 
+    /// What may be shown of a text that was meant to be an address, and may be none: as [`Display`](fmt::Display) when
+    /// it is one; else without a query, a fragment, or anything before an `@`.
+    ///
+    /// ```
+    /// assert_eq!(dlm_core::Locator::mask("me:pw@host/f?sig=abc"), "me:***@host/f?sig=***");
+    /// assert_eq!(dlm_core::Locator::mask("//me:pw@host/f?sig=abc"), "***@host/f");
+    /// ```
+    pub fn mask(text: &str) -> String {
+        if let Ok(url) = Url::parse(text) {
+            return Self(url).to_string();
+        }
+        let (login, rest) = text.rsplit_once('@').map_or(("", text), |(_, rest)| ("***@", rest));
+        format!("{login}{}", rest.split(['?', '#']).next().unwrap_or_default())
+    }
+
     /// The scheme in lower case, without the colon.
     pub fn scheme(&self) -> &str {
         self.0.scheme()
@@ -101,18 +116,12 @@ impl FromStr for Locator {
         }
         let url = Url::parse(s).map_err(|e| match e {
             url::ParseError::RelativeUrlWithoutBase => {
-                wrong(&format_args!("{:?} has no scheme", without_secrets(s)))
+                wrong(&format_args!("{:?} has no scheme", Self::mask(s)))
             }
             e => wrong(&e),
         })?;
         Ok(Self(url))
     }
-}
-
-/// What may be shown of a text that is no URL: nothing of a query, a fragment or what stands before an `@`.
-fn without_secrets(text: &str) -> &str {
-    let text = text.split(['?', '#']).next().unwrap_or("");
-    text.rsplit('@').next().unwrap_or("")
 }
 
 impl fmt::Display for Locator {
@@ -131,7 +140,14 @@ impl fmt::Display for Locator {
         } else if u.scheme() == "file" {
             f.write_str("//")?;
         }
-        f.write_str(u.path())?;
+        match u.path().rsplit_once('@') {
+            // Without `//` nothing says where a login ends, or whether all of it is one.
+            _ if u.cannot_be_a_base() && u.path().is_empty() => {}
+            Some((_, rest)) if u.cannot_be_a_base() => write!(f, "***@{rest}")?,
+            None if u.cannot_be_a_base() => f.write_str("***")?,
+            Some((_, rest)) if !u.has_host() && u.scheme() != "file" => write!(f, "/***@{rest}")?,
+            _ => f.write_str(u.path())?,
+        }
         if let Some(q) = u.query() {
             let mut mark = '?';
             for pair in q.split('&') {
@@ -175,6 +191,12 @@ mod tests {
             ("s3://b/k?versionId=abc", "s3://b/k?versionId=***"),
             ("magnet:?xt=urn:btih:abc", "magnet:?xt=***"),
             ("file:///a?b", "file:///a?***"),
+            ("file:///a@b", "file:///a@b"),
+            ("http://h/@scope/a@1", "http://h/@scope/a@1"),
+            ("al:S3CRET@h/f?x=y", "al:***@h/f?x=***"),
+            ("al:S3C@RET@h:80/f", "al:***@h:80/f"),
+            ("foo:/al:S3CRET@h/f", "foo:/***@h/f"),
+            ("al:S3CRET", "al:***"),
         ] {
             assert_eq!(l(s).to_string(), shown);
             assert_eq!(format!("{:?}", l(s)), format!("Locator({shown})"));
@@ -204,9 +226,13 @@ mod tests {
             "http://u:SECRET@/f",
             "http://h:99999/?SECRET",
             "/f#SECRET",
+            "1al:SECRET@host/f",
+            "//u:SECRET?SECRET@host/f",
+            "u:SECRET#SECRET@host/f\u{1}",
         ] {
             let e = bad.parse::<Locator>().unwrap_err();
             assert!(!format!("{e} {e:?}").contains("SECRET"), "{e}");
+            assert!(!Locator::mask(bad).contains("SECRET"), "{}", Locator::mask(bad));
         }
         assert!("host/f".parse::<Locator>().unwrap_err().to_string().contains("\"host/f\""));
     }

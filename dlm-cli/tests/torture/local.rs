@@ -181,6 +181,8 @@ scenarios! {
     header_that_is_none = words(2, &["-H", "no colon", "http://127.0.0.1:1/x"]);
     header_with_a_line_feed = words(2, &["-H", "X: a\r\nHost: evil", "http://127.0.0.1:1/x"]);
     unknown_scheme = words(8, &["gopher://127.0.0.1:1/x"]);
+    login_without_a_scheme = words(8, &["al:S3CRET@127.0.0.1:1/f.bin"]).and(|b, run| judge::no_leak(b, run, "S3CRET"));
+    login_where_a_number_should_be = words(2, &["-x", "al:S3CRET@127.0.0.1:1/f.bin"]).and(|b, run| judge::no_leak(b, run, "S3CRET"));
     no_locator_at_all = refused_as(&[2, 8], honest).locator(|_, _| "not a locator".to_owned());
 }
 
