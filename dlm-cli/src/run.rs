@@ -28,6 +28,10 @@ const STOPPING: Duration = Duration::from_secs(5);
 /// How long threads that hang in the system are waited for at the end.
 const ENDING: Duration = Duration::from_millis(500);
 
+/// Open files that the runtime and one plain download need; the runtime panics where it gets none.
+#[cfg(unix)]
+const FILES: usize = 12;
+
 /// The whole program, for this command line.
 pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match typed::parse(args) {
@@ -60,6 +64,9 @@ fn get(flags: GetFlags) -> ExitCode {
     if meant.trust.insecure {
         say.alarm("WARNING: --insecure: TLS is not verified. Anybody on the way can read and change what is downloaded");
     }
+    if let Err(e) = room() {
+        return failed(&Error::io("start", e));
+    }
     // Small on purpose: two workers move more than a fast network brings. The engine's disk work may block a few more.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -73,6 +80,21 @@ fn get(flags: GetFlags) -> ExitCode {
     let code = runtime.block_on(all(meant, level));
     runtime.shutdown_timeout(ENDING);
     ExitCode::from(code)
+}
+
+/// Whether enough files can be opened to begin at all.
+#[cfg(unix)]
+fn room() -> std::io::Result<()> {
+    use std::os::fd::AsFd as _;
+    let any = std::io::stderr();
+    (0..FILES).map(|_| any.as_fd().try_clone_to_owned()).collect::<std::io::Result<Vec<_>>>().map(drop)
+}
+
+/// Elsewhere there is no such limit.
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "as on unix")]
+fn room() -> std::io::Result<()> {
+    Ok(())
 }
 
 /// What the downloads share.

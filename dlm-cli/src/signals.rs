@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first stops and keeps, the second ends at once.
+//! SIGINT and SIGTERM: the first stops and keeps, the second ends at once. A file that grows beyond a limit
+//! (`ulimit -f`) is no reason to die without a word: that write fails instead.
 
 use dlm_core::{Error, Result};
 use tokio::sync::watch;
@@ -75,6 +76,8 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        // Once taken it does not kill any more, whether somebody listens or not.
+        drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 

@@ -187,16 +187,9 @@ impl Error {
         }))
     }
 
-    /// A local input or output error; a full disk, a missing right and a name too long are told apart.
+    /// A local input or output error: its kind, and what a person can do about it.
     pub fn io(op: impl Into<Cow<'static, str>>, e: std::io::Error) -> Self {
-        use std::io::ErrorKind as K;
-        let (kind, advice) = match e.kind() {
-            K::StorageFull | K::QuotaExceeded | K::FileTooLarge => {
-                (Kind::NoSpace, "make room, then run the same command again: it goes on where it stopped")
-            }
-            K::PermissionDenied | K::ReadOnlyFilesystem => (Kind::Io, "choose a folder that can be written"),
-            _ => (Kind::Io, ""),
-        };
+        let (kind, advice) = local(&e);
         Self::new(kind, op).because(e.to_string()).advise(advice).caused_by(e)
     }
 
@@ -269,6 +262,30 @@ impl Error {
     }
 }
 
+/// What a local error is, and what helps against it.
+fn local(e: &std::io::Error) -> (Kind, &'static str) {
+    use std::io::ErrorKind as K;
+    #[cfg(unix)]
+    if let Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) = rustix::io::Errno::from_io_error(e) {
+        return (Kind::Io, "allow more open files (ulimit -n), or use fewer connections at once");
+    }
+    match e.kind() {
+        K::StorageFull | K::QuotaExceeded => {
+            (Kind::NoSpace, "make room, then run the same command again: it goes on where it stopped")
+        }
+        K::FileTooLarge => (
+            Kind::NoSpace,
+            "allow larger files (ulimit -f), or choose a file system that holds them; the same command goes on where this one stopped",
+        ),
+        K::PermissionDenied | K::ReadOnlyFilesystem => (Kind::Io, "choose a folder that can be written"),
+        K::IsADirectory => (Kind::Io, "a folder has that name: move it away, or choose another name"),
+        K::NotADirectory => (Kind::Io, "a file stands where a folder should be: choose another folder"),
+        K::NotFound => (Kind::Io, "check that the folder is there, and is not a link to nowhere"),
+        K::InvalidFilename => (Kind::Io, "choose a shorter name"),
+        _ => (Kind::Io, ""),
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let i = &*self.0;
@@ -331,4 +348,36 @@ pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn local_errors_come_with_advice() {
+        for (kind, want, part) in [
+            (io::ErrorKind::StorageFull, Kind::NoSpace, "make room"),
+            (io::ErrorKind::FileTooLarge, Kind::NoSpace, "ulimit -f"),
+            (io::ErrorKind::ReadOnlyFilesystem, Kind::Io, "can be written"),
+            (io::ErrorKind::IsADirectory, Kind::Io, "move it away"),
+            (io::ErrorKind::NotADirectory, Kind::Io, "another folder"),
+            (io::ErrorKind::NotFound, Kind::Io, "link to nowhere"),
+            (io::ErrorKind::InvalidFilename, Kind::Io, "shorter"),
+        ] {
+            let e = Error::io("write", kind.into());
+            assert_eq!((e.kind(), e.fault(), e.retry()), (want, Fault::Sink, Retry::Never), "{kind}");
+            assert!(e.advice().contains(part), "{kind}: {}", e.advice());
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn too_many_open_files_can_be_cured() {
+        for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
+            assert!(Error::io("open", errno.into()).advice().contains("ulimit -n"));
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub struct JobSpec {
     pub connections: Option<u32>,
     /// Most bytes a second that are taken from the network.
     pub limit_rate: Option<u64>,
-    /// Tries without progress before a source is given up.
+    /// Tries without progress, after the first one, before a source is given up.
     pub retries: u32,
     /// The longest pause before a try, also when the source asks for a longer one.
     pub max_pause: Duration,
@@ -100,9 +100,9 @@ impl JobSpec {
         self.limit_rate = Some(bytes.max(1));
         self
     }
-    /// Tries without progress before a source is given up; 0 counts as 1.
+    /// How often a source is tried again without progress before it is given up; 0: never.
     pub fn retries(mut self, n: u32) -> Self {
-        self.retries = n.max(1);
+        self.retries = n;
         self
     }
     /// The longest pause before a try. A source that asks for a longer one is given up.

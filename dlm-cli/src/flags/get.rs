@@ -126,7 +126,7 @@ pub(crate) struct GetFlags {
 
     /// Tries without progress before a source is given up
     ///
-    /// A try that brought bytes starts the count anew.
+    /// Those after the first; 0 is none. A try that brought bytes starts the count anew.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(0..=1_000_000), help_heading = "Network")]
     pub(crate) retries: u32,
 

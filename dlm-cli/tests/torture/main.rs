@@ -25,6 +25,7 @@ mod crash;
 mod damage;
 mod headers;
 mod integrity;
+mod limits;
 mod local;
 mod names;
 mod ranges;

@@ -20,7 +20,20 @@ fn chunks(bytes: &'static str) -> impl Fn(&Request, &Files) -> Answer {
     move |_, _| Answer::raw(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{bytes}"))
 }
 
+/// The command with this many retries.
+fn retries(n: u32) -> Scenario {
+    refused(3, |_, _| Answer::script(vec![Step::Reset]))
+        .drive(move |b| {
+            let mut command = b.bare();
+            command.arg(format!("--retries={n}")).arg("-o").arg(&b.out).arg(&b.locator);
+            b.run_command(command)
+        })
+        .and(move |b, _| assert_eq!(b.server.requests(), u64::from(n) + 1))
+}
+
 scenarios! {
+    no_retry_is_none = retries(0);
+    one_retry_is_one = retries(1);
     never_beyond_a_point = refused(3, wall).limit(60);
     never_whole_and_no_ranges = refused(3, |q, f| f.first.ranges(false).answer(q).cut_share(0.6, End::Fin)).limit(60);
     cut_twice_and_no_ranges = ok(|q, f| {
