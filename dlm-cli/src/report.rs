@@ -53,7 +53,7 @@ impl Codes {
 /// What was tried, on what, what happened, and what can be done: `dlm: cannot fetch … . Check …`.
 pub(crate) fn line(e: &Error) -> String {
     let advice = match (e.kind(), e.retry(), e.advice()) {
-        (Kind::Throttled, Retry::After(pause), "") => {
+        (Kind::Throttled, Retry::After(pause), "") if pause >= Duration::from_secs(1) => {
             format!("try again in {}: it asks for that", text::time(pause))
         }
         (_, _, "") => advice(e).to_owned(),
@@ -79,7 +79,9 @@ fn advice(e: &Error) -> &'static str {
         Kind::Throttled => {
             "run the same command again later, or with fewer connections (-x 1): it goes on where this one stopped"
         }
-        Kind::Tls => "if the server's authority is your own, name it with --cacert FILE",
+        Kind::Tls => {
+            "if the server is yours, name its certificate or its authority with --cacert FILE; with --insecure nothing is verified, and anybody can change what comes"
+        }
         Kind::Changed => "run the same command again to fetch the new version",
         Kind::Corrupt => "check the digest, or try another source",
         Kind::NoSpace => "make room, then run the same command again: it goes on where it stopped",
@@ -158,6 +160,9 @@ mod tests {
             .because("busy")
             .with_retry(Retry::After(Duration::from_hours(1)));
         assert_eq!(line(&e), "dlm: cannot fetch: busy. Try again in 1 h 0 min: it asks for that");
+        // A pause of nothing is no advice.
+        let e = Error::new(Kind::Throttled, "fetch").with_retry(Retry::After(Duration::ZERO));
+        assert!(line(&e).contains("Run the same command again later"), "{}", line(&e));
         let e = Error::new(Kind::Io, "write").because("bad block.");
         assert_eq!(line(&e), "dlm: cannot write: bad block");
     }

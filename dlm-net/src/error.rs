@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::io;
 
 use dlm_core::{Error, Kind, Retry};
-use rustls::CertificateError;
+
+use crate::tls_error::explain_tls;
 
 /// Classifies an error of a connection that was being used for `op` (a verb): [`Kind::Tls`] when TLS failed,
 /// [`Kind::Timeout`] when the system gave up waiting, [`Kind::Io`] when this machine has no room for it, else
@@ -28,44 +29,6 @@ pub fn explain(op: impl Into<Cow<'static, str>>, e: &io::Error) -> Error {
         _ => return Error::new(Kind::Reset, op).because(e),
     };
     Error::new(Kind::Reset, op).because(text)
-}
-
-const CHECK: &str =
-    "check the address and the clock; if the server is yours, trust its certificate authority";
-
-fn explain_tls(op: impl Into<Cow<'static, str>>, e: &rustls::Error) -> Error {
-    use rustls::Error as E;
-    let error = Error::new(Kind::Tls, op).with_retry(Retry::Elsewhere);
-    match e {
-        E::InvalidCertificate(why) => {
-            let text: Cow<'static, str> = match why {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "its certificate has expired".into()
-                }
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    "its certificate is not valid yet".into()
-                }
-                CertificateError::UnknownIssuer => {
-                    "its certificate comes from an authority that is not trusted".into()
-                }
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    "its certificate is for another name".into()
-                }
-                CertificateError::BadSignature => {
-                    "its certificate was not signed by the authority that it names".into()
-                }
-                CertificateError::Revoked => "its certificate was revoked".into(),
-                other => format!("its certificate is not accepted: {other}").into(),
-            };
-            error.because(text).advise(CHECK)
-        }
-        E::InvalidMessage(_) => {
-            error.because("what it speaks is not TLS").advise("check the scheme and the port")
-        }
-        // A record that does not decrypt was damaged on the way; another connection may do.
-        E::DecryptError => error.because("a TLS record is damaged").with_retry(Retry::Backoff),
-        other => error.because(format_args!("TLS failed: {other}")),
-    }
 }
 
 /// Whether this machine is to blame: no more files, no more memory.

@@ -22,6 +22,7 @@ mod policy;
 mod resolve;
 mod route;
 mod tls;
+mod tls_error;
 mod verify;
 
 pub use connection::Connection;

@@ -1,19 +1,23 @@
 //! Which TLS servers are believed.
 
 use std::fmt;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use dlm_core::{Error, Kind, Result};
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
 
-use crate::verify::AcceptAll;
+use crate::verify::{AcceptAll, Pinned};
 
 /// Most certificates read from one file of authorities.
 const MAX_CERTIFICATES: usize = 4096;
+/// Longest file of certificates that is read, in bytes; the largest bundles in use have less than 1 MiB.
+const MAX_FILE: u64 = 16 << 20;
 
 /// How TLS is spoken, and which servers are believed. A clone is cheap and shares everything, sessions included.
 ///
@@ -61,6 +65,31 @@ impl TlsConfig {
     }
 }
 
+/// The bytes of a file of certificates.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    const OP: &str = "trust the certificates in";
+    let failed = |e: std::io::Error| {
+        Error::io(OP, e).advise("name a file that can be read, with certificates in PEM form")
+    };
+    let wrong =
+        |why: &'static str, advice: &'static str| Error::new(Kind::Invalid, OP).because(why).advise(advice);
+    // Looked at before it is opened: opening a pipe may wait for ever.
+    let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+    if kind.is_dir() {
+        return Err(wrong("it is a folder", "name a file in it, or name the folder in SSL_CERT_DIR"));
+    }
+    if !kind.is_file() {
+        return Err(wrong("it is no regular file", "put the certificates into a file"));
+    }
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut pem).map_err(failed)?;
+    if pem.len() as u64 > MAX_FILE {
+        return Err(wrong("it is larger than 16 MiB", "name a file with certificates in PEM form"));
+    }
+    Ok(pem)
+}
+
 impl Default for TlsConfig {
     fn default() -> Self {
         Self::builder().build()
@@ -84,7 +113,8 @@ impl fmt::Debug for TlsConfigBuilder {
 }
 
 impl TlsConfigBuilder {
-    /// Trusts these authorities too: one or more certificates in PEM form.
+    /// Trusts these authorities too: one or more certificates in PEM form. A server's own certificate may be among them:
+    /// a server that shows exactly that one is believed, if its name and its dates are right.
     ///
     /// # Errors
     /// [`Kind::Invalid`] when there is no certificate in it, or one that cannot be an authority.
@@ -109,14 +139,13 @@ impl TlsConfigBuilder {
         Ok(self)
     }
 
-    /// Trusts the authorities in this PEM file too. Reads the file now, blocking.
+    /// Trusts the certificates in this PEM file too, as [`ca_pem`](Self::ca_pem) does. Reads the file now, blocking.
     ///
     /// # Errors
-    /// As [`ca_pem`](Self::ca_pem), and [`Kind::Io`] when it cannot be read.
+    /// As [`ca_pem`](Self::ca_pem); [`Kind::Invalid`] also when it is a folder, or a pipe or a device, which may never
+    /// end, or when it is too large; [`Kind::Io`] when it cannot be read.
     pub fn ca_file(self, path: &Path) -> Result<Self> {
-        let pem = std::fs::read(path).map_err(|e| {
-            Error::new(Kind::Io, "read the certificate authority").on(path.display()).because(&e).caused_by(e)
-        })?;
+        let pem = read(path).map_err(|e| e.on(path.display()))?;
         self.ca_pem(&pem).map_err(|e| e.on(path.display()))
     }
 
@@ -155,8 +184,16 @@ impl TlsConfigBuilder {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AcceptAll(provider)))
                 .with_no_client_auth()
-        } else {
+        } else if self.extra.is_empty() {
             builder.with_root_certificates(self.roots()?).with_no_client_auth()
+        } else {
+            let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider)
+                .build()
+                .map_err(|e| Error::new(Kind::Bug, "set up TLS").because(&e).caused_by(e))?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Pinned { chains, pins: self.extra.clone() }))
+                .with_no_client_auth()
         };
         config.alpn_protocols = self.alpn;
         Ok(config)

@@ -9,7 +9,7 @@ use dlm_core::{Kind, Result, Retry};
 use dlm_net::{Connection, Dialer, Endpoint, Overrides, SystemResolver, TlsConfig, TlsConfigBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -43,15 +43,17 @@ async fn server(ca: &Authority, names: &[&str], expired: bool, end: End) -> u16 
         params.not_after = date_time_ymd(2002, 1, 1);
     }
     let certificate = params.signed_by(&key, ca).unwrap();
+    serve(certificate.der().clone(), &key, end).await
+}
+
+/// A server that shows this certificate; the port it listens at.
+async fn serve(certificate: CertificateDer<'static>, key: &KeyPair, end: End) -> u16 {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
+        .with_single_cert(vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -120,7 +122,8 @@ async fn servers_that_are_not_trusted() {
         let e = dial(tls.build(), host, port).await.unwrap_err();
         assert_eq!((e.kind(), e.retry(), e.detail()), (Kind::Tls, Retry::Elsewhere, why));
         assert_eq!(e.subject(), format!("{host}:{port}"));
-        assert!(!e.advice().is_empty());
+        // How one is trusted is for the program to say.
+        assert_eq!(e.advice().is_empty(), why.ends_with("not trusted"));
         // Unless everything is.
         let insecure = TlsConfig::builder().insecure(true).build();
         assert!(insecure.is_insecure());
@@ -128,6 +131,53 @@ async fn servers_that_are_not_trusted() {
     }
     let e = dial(TlsConfig::builder().system_roots(false).build(), "good.test", good).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Tls);
+}
+
+/// What `openssl req -x509` makes: signed by itself, and an authority; or an ordinary one of an authority.
+fn of_its_own(name: &str, years: (i32, i32), ca: Option<&Authority>) -> (rcgen::Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
+    let certificate = match ca {
+        Some(ca) => params.signed_by(&key, ca),
+        None => {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.self_signed(&key)
+        }
+    };
+    (certificate.unwrap(), key)
+}
+
+#[tokio::test]
+async fn the_servers_own_certificate_is_trusted_when_it_is_named() {
+    const NOW: (i32, i32) = (2020, 4000);
+    let ca = authority();
+    let pinned = |c: &rcgen::Certificate| {
+        TlsConfig::builder().system_roots(false).ca_pem(c.pem().as_bytes()).unwrap().build()
+    };
+    for issuer in [None, Some(&ca)] {
+        let (own, key) = of_its_own("good.test", NOW, issuer);
+        let port = serve(own.der().clone(), &key, End::Clean).await;
+        let mut c = dial(pinned(&own), "good.test", port).await.unwrap();
+        let mut got = Vec::new();
+        assert_eq!(c.read_to_end(&mut got).await.unwrap(), 100_000);
+
+        // Another name, and another certificate of the same name, are refused all the same.
+        let e = dial(pinned(&own), "bad.test", port).await.unwrap_err();
+        assert_eq!(e.detail(), "its certificate is for another name");
+        let (other, _) = of_its_own("good.test", NOW, issuer);
+        let e = dial(pinned(&other), "good.test", port).await.unwrap_err();
+        assert!(e.detail().ends_with("not trusted"), "{e}");
+
+        for (years, why) in [
+            ((2001, 2002), "its certificate has expired"),
+            ((3999, 4000), "its certificate is not valid yet"),
+        ] {
+            let (own, key) = of_its_own("good.test", years, issuer);
+            let port = serve(own.der().clone(), &key, End::Clean).await;
+            assert_eq!(dial(pinned(&own), "good.test", port).await.unwrap_err().detail(), why);
+        }
+    }
 }
 
 #[tokio::test]
@@ -198,6 +248,13 @@ fn authorities_that_are_none() {
     let cut = &ca[..ca.len() / 2];
     for bad in ["", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", cut] {
         assert_eq!(TlsConfig::builder().ca_pem(bad.as_bytes()).unwrap_err().kind(), Kind::Invalid, "{bad}");
+    }
+    #[cfg(unix)]
+    for (bad, part) in [("/dev/zero", "no regular file"), ("/dev/null", "no regular file"), ("/", "a folder")]
+    {
+        let e = TlsConfig::builder().ca_file(bad.as_ref()).unwrap_err();
+        assert_eq!(e.kind(), Kind::Invalid, "{e}");
+        assert!(e.detail().contains(part) && e.subject() == bad && !e.advice().is_empty(), "{e}");
     }
     let e = TlsConfig::builder().ca_file("/no/such/file".as_ref()).unwrap_err();
     assert_eq!(e.kind(), Kind::Io);

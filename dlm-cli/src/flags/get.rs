@@ -114,7 +114,7 @@ pub(crate) struct GetFlags {
 
     /// Trust the certificates in this file too
     ///
-    /// In PEM, besides those of the system.
+    /// A regular file in PEM, besides those of the system: of authorities, or of the server itself.
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub(crate) cacert: Option<PathBuf>,
 

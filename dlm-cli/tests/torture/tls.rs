@@ -11,11 +11,35 @@ fn trusted(scenario: Scenario) -> Scenario {
     on(scenario, Tls::Good).before(Bench::trust)
 }
 
+/// What `--cacert` names is none, and that is found out at once, in little memory.
+fn no_certificates(prepare: impl Fn(&Bench) -> std::path::PathBuf + 'static, says: &'static str) -> Scenario {
+    on(refused(2, honest), Tls::Good)
+        .before(move |b| {
+            let file = prepare(b);
+            b.flags.push(format!("--cacert={}", file.display()));
+        })
+        .limit(20)
+        .says(says)
+        .and(|b, _| assert_eq!(b.server.requests(), 0))
+}
+
 scenarios! {
+    certificates_without_end = no_certificates(|_| "/dev/zero".into(), "no regular file");
+    certificates_of_nobody = no_certificates(|b| {
+        let pipe = b.root().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        pipe
+    }, "no regular file");
+    certificates_in_a_folder = no_certificates(|b| b.root().to_owned(), "SSL_CERT_DIR");
+    too_many_certificates = no_certificates(|b| {
+        let file = b.root().join("large.pem");
+        std::fs::File::create(&file).unwrap().set_len((16 << 20) + 1).unwrap();
+        file
+    }, "larger than 16 MiB");
     trusted_authority = trusted(ok(honest));
     trusted_authority_with_ranges = trusted(ok(honest).size(8 * MIB).rate(8 * MIB).flags(&["-x", "4"]));
-    unknown_authority = on(refused(3, honest), Tls::Good).limit(60);
-    self_signed = on(refused(3, honest), Tls::SelfSigned).before(Bench::trust).limit(60);
+    unknown_authority = on(refused(3, honest), Tls::Good).limit(60).says("--cacert");
+    self_signed = on(refused(3, honest), Tls::SelfSigned).before(Bench::trust).limit(60).says("--cacert");
     other_name = on(refused(3, honest), Tls::OtherName).before(Bench::trust).limit(60);
     expired = on(refused(3, honest), Tls::Expired).before(Bench::trust).limit(60);
     /// It says so, loudly.
