@@ -103,7 +103,9 @@ impl<'a> Visit<'a> {
         let request = || build(&hop.url, ask, agent, secrets.as_deref());
         let key = Key { endpoint: endpoint(&hop.url)?, secrets: secrets.clone() };
 
-        if let Some(wire) = client.pool.take(&key) {
+        // What was allowed when it was connected need not be any more.
+        let allowed = |peer| client.dialer.allows(&key.endpoint, peer);
+        if let Some(wire) = client.pool.take(&key, allowed) {
             match self.send(wire, request()?, &hop).await {
                 // The server closed it meanwhile, without having seen the request: that is no failure.
                 Err(Unanswered { silent: true, .. }) => {}

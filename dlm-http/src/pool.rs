@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,8 +40,9 @@ struct Idle {
 pub(crate) struct Pool(Mutex<VecDeque<Idle>>);
 
 impl Pool {
-    /// The connection that was used last for `key`, if there is one that still works.
-    pub(crate) fn take(&self, key: &Key) -> Option<Box<Wire>> {
+    /// The connection that was used last for `key`, if there is one that still works and whose other end `allowed` still
+    /// lets pass. One that it does not is closed.
+    pub(crate) fn take(&self, key: &Key, allowed: impl Fn(SocketAddr) -> bool) -> Option<Box<Wire>> {
         let now = Instant::now();
         loop {
             let mut wire = {
@@ -51,7 +53,7 @@ impl Pool {
                 let at = idle.iter().rposition(|i| i.key == *key)?;
                 idle.remove(at)?.wire
             };
-            if wire.is_idle() {
+            if wire.is_idle() && allowed(wire.peer()) {
                 return Some(wire);
             }
         }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,17 +51,23 @@ pub(crate) struct Wire {
     ended: bool,
     /// Bytes that came since the last request, and [`ANSWERED`].
     seen: Arc<AtomicU64>,
+    peer: SocketAddr,
 }
 
 impl Wire {
     pub(crate) async fn open(connection: Connection) -> Result<Box<Self>, Error> {
-        let seen = Arc::new(AtomicU64::new(0));
+        let (seen, peer) = (Arc::new(AtomicU64::new(0)), connection.peer());
         let io = TokioIo::new(Guard { io: connection, seen: seen.clone() });
         let mut builder = http1::Builder::new();
         // Only heads are bounded by these; the read buffer grows with the speed, up to about 400 KiB.
         builder.max_header_size(MAX_HEAD).max_headers(MAX_FIELDS);
         let (send, drive) = builder.handshake(io).await.map_err(lost)?;
-        Ok(Box::new(Self { send, drive, ended: false, seen }))
+        Ok(Box::new(Self { send, drive, ended: false, seen, peer }))
+    }
+
+    /// The address at its other end.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Sends a request and waits for the head of its answer, without a time limit of its own.

@@ -71,7 +71,8 @@ impl DialerBuilder {
         self.resolver = Arc::new(resolver);
         self
     }
-    /// Asks this policy for every address, just before it is connected to. Default: everything is allowed.
+    /// Asks this policy for every address, just before it is connected to; protocols ask it again before they use a kept
+    /// connection ([`Dialer::allows`]). Default: everything is allowed.
     pub fn policy(mut self, policy: impl AddressPolicy) -> Self {
         self.policy = Arc::new(policy);
         self
@@ -149,6 +150,12 @@ impl Dialer {
     /// How TLS is spoken.
     pub fn tls_config(&self) -> &TlsConfig {
         &self.0.tls
+    }
+
+    /// Whether the policy allows this endpoint at this address now: to be asked again before a connection that was kept
+    /// carries another request.
+    pub fn allows(&self, to: &Endpoint, peer: SocketAddr) -> bool {
+        self.0.policy.allows(to.host(), peer)
     }
 
     /// Connects: name lookup, address policy, happy eyeballs, and TLS where the endpoint asks for it, all of it
@@ -232,7 +239,7 @@ impl Dialer {
                 Error::new(Kind::Reset, OP).because("it has no address of the family that was asked for")
             );
         }
-        found.retain(|a| me.policy.allows(to.host(), *a));
+        found.retain(|a| self.allows(to, *a));
         if found.is_empty() {
             return Err(Error::new(Kind::Denied, OP).because("the address policy does not allow its address"));
         }

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use dlm_core::{Error, Kind, Result};
 
-/// Decides for every resolved address, just before it is connected to.
+/// Decides for every resolved address, just before it is connected to, and again before a connection to it that was kept
+/// carries another request.
 pub trait AddressPolicy: Debug + Send + Sync + 'static {
     /// Whether `host`, found at `address`, may be connected to. Must not block.
     fn allows(&self, host: &str, address: SocketAddr) -> bool;
