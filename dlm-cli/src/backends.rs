@@ -3,6 +3,7 @@
 use dlm_core::{Engine, Options, Result};
 
 use crate::meant::{Told, Trust};
+use crate::say::Say;
 
 /// The schemes that this build can download.
 pub(crate) const SCHEMES: &[&str] = &[
@@ -33,12 +34,12 @@ pub(crate) fn supported() -> String {
     not(feature = "http"),
     expect(clippy::unnecessary_wraps, reason = "without backends nothing is refused")
 )]
-pub(crate) fn engine(trust: &Trust, limit_rate: Option<u64>) -> Result<Engine> {
+pub(crate) fn engine(trust: &Trust, limit_rate: Option<u64>, say: &Say) -> Result<Engine> {
     let engine = Engine::builder().limit_rate(limit_rate);
     #[cfg(feature = "http")]
-    let engine = engine.backend(http::backend(trust)?);
+    let engine = engine.backend(http::backend(trust, say.clone())?);
     #[cfg(not(feature = "http"))]
-    let _ = trust;
+    let _ = (trust, say);
     Ok(engine.build())
 }
 
@@ -67,15 +68,17 @@ mod http {
     use dlm_net::{Dialer, TlsConfig};
 
     use crate::meant::{Told, Trust};
+    use crate::notes;
+    use crate::say::Say;
 
-    pub(super) fn backend(trust: &Trust) -> Result<HttpBackend> {
+    pub(super) fn backend(trust: &Trust, say: Say) -> Result<HttpBackend> {
         // The backend speaks HTTP/1.1 and has to say so.
         let mut tls = TlsConfig::builder().alpn(["http/1.1"]).insecure(trust.insecure);
         if let Some(file) = &trust.cacert {
             tls = tls.ca_file(file)?;
         }
         let dialer = Dialer::builder().tls(tls.build()).build();
-        Ok(HttpBackend::builder().dialer(dialer).build())
+        Ok(HttpBackend::builder().dialer(dialer).notices(move |n| notes::notice(&say, n)).build())
     }
 
     pub(super) fn options(told: &Told) -> Result<HttpOptions> {

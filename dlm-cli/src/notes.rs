@@ -54,6 +54,26 @@ pub(crate) fn tell(say: &Say, name: &str, alone: bool, event: &EventKind) {
     }
 }
 
+/// Says what a person should know of an answer that is used all the same.
+#[cfg(feature = "http")]
+pub(crate) fn notice(say: &Say, notice: &dlm_http::Notice) {
+    use dlm_http::Notice;
+    match notice {
+        Notice::Packed { at, coding, expected } => {
+            let level = if *expected { Level::Verbose } else { Level::Normal };
+            let (at, coding) = (escape(&at.to_string()), escape(coding));
+            say.note(
+                level,
+                &format!(
+                    "warning: {at} came packed ({coding}), which was not asked for; it is kept as it came"
+                ),
+            );
+        }
+        // Newer than this file. Texts in it are escaped by their `Debug`.
+        other => say.note(Level::Verbose, &escape(&format!("{other:?}"))),
+    }
+}
+
 /// The last line of a download that is in place; one for each of its files.
 pub(crate) fn done(say: &Say, name: &str, output: &Output, outcome: &Outcome) {
     let single = outcome.files.len() == 1;

@@ -115,18 +115,23 @@ enum End {
 
 async fn all(meant: Meant, level: Level) -> u8 {
     let plain = Say::new(level, None);
-    let start = || Ok((Stop::listen()?, backends::engine(&meant.trust, meant.limit_rate)?));
-    let (stop, engine) = match start() {
-        Ok(both) => both,
-        Err(e) => {
-            plain.error(&e);
-            return report::code(&e, Duration::MAX);
-        }
+    let failed_early = |e: &Error| {
+        plain.error(e);
+        report::code(e, Duration::MAX)
+    };
+    let stop = match Stop::listen() {
+        Ok(stop) => stop,
+        Err(e) => return failed_early(&e),
     };
     let kept = meant.downloads.iter().flatten().any(|d| d.place != Place::Stdout);
     let drawn = level != Level::Quiet && (kept || !std::io::stdout().is_terminal());
     let screen = if drawn { Screen::find() } else { None };
-    let shared = Shared { engine, say: Say::new(level, screen), stop };
+    let say = Say::new(level, screen);
+    let engine = match backends::engine(&meant.trust, meant.limit_rate, &say) {
+        Ok(engine) => engine,
+        Err(e) => return failed_early(&e),
+    };
+    let shared = Shared { engine, say, stop };
 
     let mut codes = Codes::default();
     let mut stopped = false;

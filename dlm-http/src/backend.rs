@@ -16,7 +16,8 @@ use http::header::{self, HeaderValue};
 use crate::answer::{Meaning, meaning};
 use crate::client::{Client, Reply, Visit};
 use crate::finals::Finals;
-use crate::headers::file_name;
+use crate::headers::{content_coding, file_name};
+use crate::notice::{Notice, Told};
 use crate::origin::{Origin, body, is_range_refusal};
 use crate::pool::Pool;
 use crate::redirect::Rules;
@@ -33,6 +34,7 @@ const SWEEP: usize = 64;
 pub struct HttpBackend {
     client: Arc<Client>,
     sources: Arc<Mutex<Sources>>,
+    told: Told,
 }
 
 #[derive(Default)]
@@ -47,6 +49,7 @@ pub struct HttpBackendBuilder {
     dialer: Option<Dialer>,
     agent: HeaderValue,
     rules: Rules,
+    told: Told,
 }
 
 impl HttpBackendBuilder {
@@ -77,6 +80,11 @@ impl HttpBackendBuilder {
         self.rules.allow_downgrade = allowed;
         self
     }
+    /// Tells this what a person should know of an answer that is used all the same. Must not block. Default: nobody.
+    pub fn notices(mut self, tell: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        self.told = Told::new(tell);
+        self
+    }
     /// The backend. Nothing is opened or read yet.
     pub fn build(self) -> HttpBackend {
         let dialer = self.dialer.unwrap_or_else(|| {
@@ -89,7 +97,7 @@ impl HttpBackendBuilder {
             pool: Arc::new(Pool::default()),
             finals: Finals::default(),
         };
-        HttpBackend { client: Arc::new(client), sources: Arc::default() }
+        HttpBackend { client: Arc::new(client), sources: Arc::default(), told: self.told }
     }
 }
 
@@ -100,6 +108,7 @@ impl HttpBackend {
             dialer: None,
             agent: HeaderValue::from_static(concat!("dlm/", env!("CARGO_PKG_VERSION"))),
             rules: Rules { limit: 20, allow_downgrade: false },
+            told: Told::default(),
         }
     }
 
@@ -198,6 +207,11 @@ impl Backend for HttpBackend {
         };
         let (reply, meaning, refused) = self.first(&visit, start, cx).await?;
         self.client.finals.put(&locator, &reply.hop);
+        let coding = content_coding(&reply.parts.headers);
+        if !coding.is_empty() {
+            let name = name(&reply, &locator).to_string();
+            self.told.tell(&Notice::packed(&locator, coding, &name));
+        }
 
         let source = self.origin(&reply.hop.url)?;
         // A server that answers a condition with all of it (the version is another) has not shown that it knows ranges.

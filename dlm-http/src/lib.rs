@@ -15,6 +15,7 @@ mod client;
 mod error;
 mod finals;
 mod headers;
+mod notice;
 mod options;
 mod origin;
 mod pool;
@@ -24,6 +25,7 @@ mod status;
 mod wire;
 
 pub use backend::{HttpBackend, HttpBackendBuilder};
+pub use notice::Notice;
 pub use options::HttpOptions;
 pub use origin::Origin;
 

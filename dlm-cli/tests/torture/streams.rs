@@ -42,7 +42,14 @@ scenarios! {
 
     /// 128 MiB of zeros in 850 KB: saved as it is, in little memory.
     gzip_bomb = ok(|q, f| f.first.with_data(BOMB.clone()).answer(q).header("Content-Encoding", "gzip"))
-        .accept(|_| vec![BOMB.clone()]);
+        .accept(|_| vec![BOMB.clone()]).says("came packed (gzip)");
+
+    /// A name that says it is packed: no wonder, and no word.
+    gzip_by_its_name = ok(|q, f| f.answer(q).header("Content-Encoding", "x-gzip")).path("/file.tar.gz?sig=S3CRET")
+        .and(|_, run| assert!(!run.stderr.contains("packed"), "{run:?}"));
+    /// What the server calls its packing is the server's own text.
+    packed_with_escapes = ok(|q, f| f.first.ranges(false).answer(q).header("Content-Encoding", b"a\x9b\xc2\x9b31m".to_vec()))
+        .path("/file.bin?sig=S3CRET").says("came packed").and(|b, run| judge::no_leak(b, run, "S3CRET"));
 
     /// The framing is whole; that the packed stream in it ends early is not our affair.
     gzip_that_ends_early = either(|q, f| cut_gzip(f).answer(q).header("Content-Encoding", "gzip"))
