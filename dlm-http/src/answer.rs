@@ -40,8 +40,19 @@ pub(crate) fn meaning(reply: &Reply, ranged: bool) -> Result<Meaning> {
         StatusCode::PARTIAL_CONTENT => Err((Kind::Protocol, "the answer is a part, and all was asked for")),
         other => return Err(nonsense(&reply.hop.url, Kind::Protocol, &words(other))),
     };
-    said.and_then(|m| transfer_coding(&parts.headers).map(|()| m))
+    said.and_then(possible)
+        .and_then(|m| transfer_coding(&parts.headers).map(|()| m))
         .map_err(|(kind, why)| nonsense(&reply.hop.url, kind, why))
+}
+
+/// No file can be longer than offsets in it can be (2⁶³ - 1 everywhere): a greater length is a lie, or a counter that ran
+/// over.
+fn possible(m: Meaning) -> Result<Meaning, Refusal> {
+    let most = i64::MAX.unsigned_abs();
+    if m.identity.len.is_some_and(|n| n > most) || m.span.end.is_some_and(|n| n > most) {
+        return Err((Kind::Protocol, "the answer speaks of more bytes than any file can hold"));
+    }
+    Ok(m)
 }
 
 /// hyper reads `chunked`, and takes any other transfer coding for part of the content, which it is not.
@@ -175,6 +186,18 @@ mod tests {
         ] {
             assert_eq!(partial(&headers(text), announced).unwrap_err().0, kind, "{text}");
         }
+    }
+
+    #[test]
+    fn lengths_that_cannot_be() {
+        let max = i64::MAX.unsigned_abs();
+        for (total, ok) in [(max, true), (max + 1, false), (u64::MAX, false)] {
+            let head = format!("Content-Range: bytes 0-4/{total}");
+            assert_eq!(partial(&headers(&head), None).and_then(possible).is_ok(), ok, "{total}");
+            assert_eq!(possible(whole(&headers(""), Some(total))).is_ok(), ok, "{total}");
+        }
+        let beyond = format!("Content-Range: bytes 0-{max}/*");
+        assert_eq!(partial(&headers(&beyond), None).and_then(possible).unwrap_err().0, Kind::Protocol);
     }
 
     #[test]

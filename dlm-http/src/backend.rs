@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use async_trait::async_trait;
 use dlm_core::{
     Accept, Backend, Binding, Caps, Cx, Discovery, DiscoveryStream, Error, FileSpec, From, Hint, Kind,
-    Locator, ObjectSpec, Ranged, RelPath, Result, Role, Span, Target,
+    Locator, ObjectSpec, Ranged, RelPath, Result, Role, Span, Target, Validator,
 };
 use dlm_net::{Dialer, TlsConfig};
 use futures::stream;
@@ -214,8 +214,10 @@ impl Backend for HttpBackend {
         }
 
         let source = self.origin(&reply.hop.url)?;
-        // A server that answers a condition with all of it (the version is another) has not shown that it knows ranges.
-        let ranges = meaning.partial || (meaning.offers_ranges && !refused && start > 0);
+        // Some servers answer a range that is all of it, or a condition that does not hold, with all of it. Where one says
+        // that it knows ranges, and which version it is, it is believed until it ignores one.
+        let known_version = meaning.identity.validator != Validator::Unknown;
+        let ranges = meaning.partial || (meaning.offers_ranges && !refused && (start > 0 || known_version));
         let caps = if ranges { Caps::RANGES } else { Caps::STREAM };
         let mut found = Vec::with_capacity(3);
         let target = known.unwrap_or_else(|| {

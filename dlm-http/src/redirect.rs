@@ -67,7 +67,13 @@ pub fn next(from: &Locator, location: &[u8], rules: Rules) -> Result<Locator> {
         return Err(refused(Kind::Unsupported, from, &what));
     }
     if from.scheme() == "https" && url.scheme() == "http" && !rules.allow_downgrade {
-        return Err(refused(Kind::Denied, from, "it redirects from https to http"));
+        let e = refused(Kind::Denied, from, "it redirects from https to http");
+        return Err(e.advise(
+            "there anybody on the way can read and change the file; if that will do, give the http address itself",
+        ));
+    }
+    if url.port() == Some(0) {
+        return Err(refused(Kind::Protocol, from, "it redirects to port 0, where nothing can be"));
     }
     // Neither fails for a URL that has a host.
     let _ = url.set_username("");
@@ -119,6 +125,8 @@ mod tests {
             ("http://h/", "data:,x", Kind::Unsupported),
             ("https://h/", "http://h/", Kind::Denied),
             ("http://h/", "http://", Kind::Protocol),
+            ("http://h/", "http://o:0/", Kind::Protocol),
+            ("http://h:0/", "/a", Kind::Protocol),
             ("http://h/", "http://[::1/", Kind::Protocol),
             ("http://h/", "/a\r\nX: y", Kind::Protocol),
             ("http://h/", "/a\tb", Kind::Protocol),

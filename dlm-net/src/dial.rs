@@ -241,7 +241,9 @@ impl Dialer {
         }
         found.retain(|a| self.allows(to, *a));
         if found.is_empty() {
-            return Err(Error::new(Kind::Denied, OP).because("the address policy does not allow its address"));
+            return Err(Error::new(Kind::Denied, OP)
+                .because("the address policy does not allow its address")
+                .advise("allow the address, if it is meant to be reached"));
         }
         let mut found = interleave(found, me.family == Family::PreferV4);
         found.truncate(Self::MAX_ADDRESSES);

@@ -25,6 +25,16 @@ fn resumed(s: Scenario) -> Scenario {
 
 scenarios! {
     total_differs = resumed(either(later(|a| a.content_range(|a, b, t| format!("bytes {a}-{b}/{}", t + 777)))));
+    /// From the first answer on: no file has so many bytes. Asked for all of it, the server says something better, or not.
+    total_that_cannot_be = ok(|q, f| f.answer(q).content_range(|a, b, _| format!("bytes {a}-{b}/{}", u64::MAX)));
+    total_that_can_never_be = refused(9, |_, f| {
+        Answer::status(206).header("Content-Range", format!("bytes 0-9/{}", u64::MAX)).body(f.data().slice(..10))
+    });
+    /// The whole for a range that is all of it, always cut; ranges beyond are honoured, and so the cut is survived.
+    whole_file_as_200_first = ok(|q, f| match q.start() {
+        0 => f.answer(q).with_status(200).without("content-range").cut_share(0.6, End::Reset),
+        _ => f.answer(q),
+    });
     numbers_beyond_64_bits = resumed(either(later(|a| a.content_range(|a, _, _| format!("bytes {a}-{}/{}", 1_u128 << 70, 1_u128 << 71)))));
     end_before_start = resumed(either(later(|a| a.content_range(|a, b, t| format!("bytes {b}-{a}/{t}")))));
     end_beyond_total = resumed(either(later(|a| a.content_range(|a, b, t| format!("bytes {a}-{}/{t}", b + t)))));

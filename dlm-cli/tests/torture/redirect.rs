@@ -52,6 +52,7 @@ scenarios! {
     to_data = refused_as(&[4, 8, 9], to(|_| Answer::redirect(302, "data:text/plain,hello")));
     to_nowhere = refused_as(&[4, 9], to(|_| Answer::status(302)));
     to_an_empty_place = refused_as(&[4, 9], |_, _| Answer::redirect(302, ""));
+    to_port_zero = refused(9, to(|_| Answer::redirect(302, "http://127.0.0.1:0/final")));
     to_no_url = refused_as(&[4, 8, 9], to(|_| Answer::redirect(302, "http://[::1")));
     to_two_places = either(to(|q| Answer::redirect(302, "/final").header("Location", q.url(1, "/other"))));
     to_what_is_no_utf8 = either(to(|_| Answer::redirect(302, b"/fin\xff\xfeal".to_vec())));
