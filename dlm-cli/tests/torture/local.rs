@@ -113,6 +113,32 @@ scenarios! {
         std::os::unix::fs::symlink(b.root().join("canary.txt"), b.journal()).unwrap();
     }).and(|b, _| assert_eq!(std::fs::read(b.root().join("canary.txt")).unwrap(), b"precious"));
     partial_is_a_folder = refused_as(&[6, 7], honest).before(|b| std::fs::create_dir(b.part()).unwrap());
+    journal_is_a_folder = refused(6, honest).before(|b| std::fs::create_dir(b.journal()).unwrap()).says("move it away");
+    folder_is_a_file = refused(6, honest).drive(|b| {
+        let file = b.root().join("file");
+        std::fs::write(&file, "x").unwrap();
+        b.flags.extend(["-d".to_owned(), file.display().to_string()]);
+        b.out = "x.bin".into();
+        b.run()
+    }).says("choose another folder");
+    folder_is_a_link_to_nowhere = refused(6, honest).drive(|b| {
+        std::os::unix::fs::symlink("nowhere", b.root().join("link")).unwrap();
+        b.out = b.root().join("link/x.bin");
+        b.run()
+    }).says("link to nowhere");
+    /// Names in it can be made, and none can be changed.
+    folder_is_append_only = refused(6, honest).drive(|b| {
+        let attribute = |what: &str, b: &Bench| Command::new("chattr").arg(what).arg(&b.dir).status().is_ok_and(|s| s.success());
+        if !attribute("+a", b) {
+            eprintln!("SKIPPED: attributes of files cannot be set here");
+            std::fs::create_dir(b.journal()).unwrap();
+            return b.run();
+        }
+        let run = b.spawn().finish();
+        assert!(attribute("-a", b));
+        assert!(run.stderr.contains("append-only"), "{run:?}");
+        run
+    });
     /// The second run finds everything there, and reads no more than the head of an answer: what the kernel had taken of
     /// its body by then is lost.
     done_already = ok(honest).drive(|b| {

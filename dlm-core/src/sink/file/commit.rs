@@ -105,8 +105,12 @@ impl Shared {
             match e {
             Errno::EXIST => exists(dir, to, "the name was taken meanwhile"),
             Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY => exists(dir, to, "a folder has this name"),
+            // Every file system can rename and replace: here the folder itself stands in the way.
+            Errno::PERM if replace => dir.error("put in place", to, e.into()).advise(
+                "this folder lets nothing be renamed (append-only, immutable or sticky): choose another folder",
+            ),
             Errno::PERM => dir.error("put in place", to, e.into()).advise(
-                "this file system can neither link nor rename without replacing: allow replacing, or choose another folder",
+                "this folder lets nothing be renamed (append-only, immutable or sticky), or its file system cannot without replacing: choose another folder, or allow replacing",
             ),
             e => dir.error("put in place", to, e.into()),
         }
