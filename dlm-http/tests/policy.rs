@@ -64,6 +64,16 @@ async fn a_kept_connection_is_asked_for_again() {
     assert_eq!(server.requests().len(), 5);
 }
 
+/// One host, by its name.
+#[derive(Debug)]
+struct ByName;
+
+impl AddressPolicy for ByName {
+    fn allows(&self, host: &str, _: SocketAddr) -> bool {
+        host == "127.0.0.1"
+    }
+}
+
 #[tokio::test]
 async fn a_redirect_does_not_lead_past_it() {
     let other = Server::start(|_| say(HELLO)).await;
@@ -72,13 +82,6 @@ async fn a_redirect_does_not_lead_past_it() {
     let e = error(resolve(&backend(here), &server.url("/a"), &cx(None)).await);
     assert_eq!((e.kind(), server.requests().len()), (Kind::Denied, 0));
 
-    #[derive(Debug)]
-    struct ByName;
-    impl AddressPolicy for ByName {
-        fn allows(&self, host: &str, _: SocketAddr) -> bool {
-            host == "127.0.0.1"
-        }
-    }
     let e = error(resolve(&backend(ByName), &server.url("/a"), &cx(None)).await);
     assert_eq!((e.kind(), server.requests().len(), other.requests().len()), (Kind::Denied, 1, 0));
 }

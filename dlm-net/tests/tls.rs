@@ -138,12 +138,11 @@ fn of_its_own(name: &str, years: (i32, i32), ca: Option<&Authority>) -> (rcgen::
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
-    let certificate = match ca {
-        Some(ca) => params.signed_by(&key, ca),
-        None => {
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            params.self_signed(&key)
-        }
+    let certificate = if let Some(ca) = ca {
+        params.signed_by(&key, ca)
+    } else {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&key)
     };
     (certificate.unwrap(), key)
 }

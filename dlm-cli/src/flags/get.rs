@@ -97,7 +97,8 @@ pub(crate) struct GetFlags {
 
     /// Sent to the origin of the LOCATOR; repeatable
     ///
-    /// And to no other: not to mirrors, not after a redirect to another host.
+    /// And to no other: not to mirrors, not after a redirect to another host. Every user of the machine can read a command
+    /// line: a password is better off with --user and DLM_PASSWORD.
     #[arg(short = 'H', long = "header", value_name = "'NAME: VALUE'", help_heading = "HTTP")]
     pub(crate) headers: Vec<OsString>,
 
