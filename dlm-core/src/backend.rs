@@ -40,7 +40,8 @@ impl<'a> Hint<'a> {
     }
 }
 
-/// How sure a backend is that a locator is its own. The surest backend gets it.
+/// How sure a backend is that a locator is its own. The surest backend gets it; of two that are equally sure, the one
+/// that was added first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Accept {
@@ -137,13 +138,16 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// A short name: "http".
     fn name(&self) -> &'static str;
 
-    /// Whether this locator is one of ours, by its scheme, its ending, or its first bytes.
+    /// Whether this locator is one of ours, by its scheme, its ending, or its first bytes. Pure and quick: every
+    /// backend is asked for every locator.
     fn accepts(&self, hint: &Hint<'_>) -> Accept;
 
     /// Finds out what `from` is. HTTP makes its first request here, and hands its body on as
     /// [`Binding::first`].
     ///
-    /// **Cancellation.** May be dropped at any await. **Bounds.** Every wait has a time limit.
+    /// **Cancellation.** May be dropped at any await, and the stream after any item; requests are then given up.
+    /// **Bounds.** Every wait has a time limit, [`Cx::timeouts`]. Discoveries are made as they are asked for: an
+    /// implementation holds no list without a bound.
     ///
     /// # Errors
     /// Nothing can be found. One entry among many failing is an error *in* the stream.
@@ -156,7 +160,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
 pub struct Timeouts {
     /// For name lookup, connecting and TLS together.
     pub connect: Duration,
-    /// For the head of an answer, and between two arrivals of bytes.
+    /// For the head of an answer, and between two arrivals of bytes; not for the whole of an answer.
     pub idle: Duration,
 }
 
@@ -270,7 +274,9 @@ impl Cx {
         self.resume = resume;
         self
     }
-    /// The same job, with a way to fetch small documents through other backends.
+    /// The same job, with a way to fetch small documents through other backends: called with a locator and the most
+    /// bytes that the document may have. Its future may be dropped at any await; its errors are those of
+    /// [`fetch`](Self::fetch).
     pub fn with_fetch<F, R>(mut self, fetch: F) -> Self
     where
         F: Fn(Locator, usize) -> R + Send + Sync + 'static,
@@ -280,11 +286,11 @@ impl Cx {
         self
     }
 
-    /// A number for an object that was found.
+    /// A number for an object that was found; never given twice in one job.
     pub fn new_object(&self) -> ObjectId {
         ObjectId(self.ids.object.fetch_add(1, Ordering::Relaxed))
     }
-    /// A number for a file that was found.
+    /// A number for a file that was found; never given twice in one job.
     pub fn new_file(&self) -> FileId {
         FileId(self.ids.file.fetch_add(1, Ordering::Relaxed))
     }
@@ -292,7 +298,7 @@ impl Cx {
     pub fn role(&self) -> &Role {
         &self.role
     }
-    /// The preference that bindings found here should have.
+    /// The preference that bindings found here should have ([`Target::rank`]): lower first.
     pub fn rank(&self) -> u32 {
         self.rank
     }
@@ -314,9 +320,14 @@ impl Cx {
     }
     /// Fetches a small document of at most `max` bytes, through whichever backend serves its scheme.
     ///
+    /// **Cancellation.** May be dropped at any await: the answer is dropped with it, and nothing is kept. **Bounds.**
+    /// Holds `max` bytes and one chunk; nothing coming for 30 s ends it, a document that comes slowly does not. It is
+    /// tried once.
+    ///
     /// # Errors
-    /// [`Kind::Unsupported`] where there is no engine behind this context or no backend for the scheme; otherwise
-    /// what that backend says.
+    /// [`Kind::Unsupported`] where there is no engine behind this context, no backend for the scheme, or no document
+    /// there; [`Kind::Invalid`] where it is longer than `max`; [`Kind::Timeout`] after 30 s of silence; otherwise what
+    /// that backend says.
     pub async fn fetch(&self, locator: &Locator, max: usize) -> Result<Bytes> {
         match &self.fetch {
             Some(f) => f(locator.clone(), max).await,

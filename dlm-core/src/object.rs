@@ -163,9 +163,13 @@ impl Identity {
 
     /// Whether an answer with identity `seen` may continue an object that has this one.
     ///
-    /// Lengths must not contradict each other. A strong validator must be equal; a weak one must be equal in every
-    /// part that both know; nothing on both sides is no contradiction. One that was known and is now missing, or
-    /// the reverse, is a doubt, and a doubt is a change: the answer may come from another machine with another file.
+    /// Lengths must be equal where both are known. Validators must be of one kind and equal: a strong one in its
+    /// value, a weak one in both of its parts. A part that one side knows and the other does not (a tag that was there
+    /// and is missing now, or the reverse) is a doubt, and a doubt is a change: the answer may come from another
+    /// machine with another file. Two content-addressed ones agree, because the name stands for the bytes; and so do
+    /// two sides that say nothing, because that contradicts nothing.
+    ///
+    /// Strong entity tags are compared as RFC 9110, 8.8.3.2 says; weak ones must be the same text too.
     pub fn agrees(&self, seen: &Self) -> bool {
         if let (Some(a), Some(b)) = (self.len, seen.len)
             && a != b

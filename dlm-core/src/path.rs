@@ -45,10 +45,10 @@ impl RelPath {
     }
 
     /// A path of the given names, each of which must be acceptable as it is. Names are not split: a `/` in one is
-    /// refused.
+    /// refused. Reads no further than the first name that is refused, or the 65th.
     ///
     /// # Errors
-    /// [`Kind::Invalid`], saying what is wrong with it.
+    /// [`Kind::Invalid`], saying which name is wrong and why; also where there is no name, or there are more than 64.
     #[allow(
         single_use_lifetimes,
         reason = "an anonymous lifetime is not allowed in an argument's impl Trait"
@@ -67,7 +67,7 @@ impl RelPath {
 
     /// One acceptable name made from whatever a server suggests: the part after the last separator, with each
     /// unacceptable character replaced by `_`, a leading dot, dash or tilde too, shortened to fit with its ending
-    /// kept. Gives `download` when nothing is left.
+    /// kept. Gives `download` when nothing is left. Never fails, and reads only the part after the last separator.
     pub fn from_server(suggested: &str) -> Self {
         let last = suggested.rsplit(['/', '\\']).find(|s| !s.is_empty()).unwrap_or("");
         let mut name: String = last
@@ -100,12 +100,12 @@ impl RelPath {
         Self(vec![name])
     }
 
-    /// The names, first folder first.
+    /// The names, first folder first: 1 to 64 of them.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
-    /// The last name.
+    /// The last name: 1 to [`MAX_NAME`] bytes.
     pub fn file_name(&self) -> &str {
         self.0.last().map_or("", String::as_str)
     }

@@ -56,7 +56,7 @@ pub enum AbortCost {
 pub struct Caps {
     /// Where a transfer may start.
     pub seek: Seek,
-    /// Most transfers at once that this source allows for this object.
+    /// Most transfers at once that this source allows for this object; with 0 it never gets any work.
     pub max_parallel: u32,
     /// What it costs to stop early.
     pub abort: AbortCost,
@@ -117,6 +117,8 @@ pub trait Source: Debug + Send + Sync + 'static {
     fn info(&self) -> SourceInfo;
 
     /// Called once a job (and once more after each pause); drives itself until there is nothing left to do.
+    ///
+    /// Runs on a task of its own. May be dropped at any await, as the trait says: what it has delivered is the job's.
     ///
     /// # Errors
     /// Only when the whole source is of no more use; one object failing is [`Lease::fail`](crate::Lease::fail).

@@ -147,19 +147,34 @@ impl Saved {
 /// Losing the end of the list is harmless: bytes are fetched again. Every claim carries a checksum and is compared with
 /// the sink before it is trusted, so that a journal that lies (an older one, a partial changed behind our back) costs a
 /// fetch and never a wrong byte.
+///
+/// Calls of one job come one after the other. Offsets are in bytes of the object.
+///
+/// **Cancellation.** Every call may be dropped at any await; it may then have happened, or not, or still happen.
 #[async_trait]
 pub trait Journal: Debug + Send + Sync + 'static {
     /// Reads what is left: a damaged end is cut off, `None` when nothing usable is there. Called before the first
     /// locator is resolved and once more after [`Sink::prepare`](crate::Sink::prepare), when names are settled and locked.
     ///
+    /// Changes nothing that a reader could miss: dropped, or called again, it gives the same.
+    ///
     /// # Errors
-    /// Only where recording would fail too; a damaged journal is `Ok(None)`.
+    /// Only where recording would fail too: [`Io`](crate::Kind::Io), also where something has its name that is no
+    /// journal; [`Busy`](crate::Kind::Busy) where another process has it. A damaged journal is `Ok(None)`.
     async fn load(&self) -> Result<Option<Saved>>;
 
     /// Appends. Holds only what the sink has already written (and synced, where durability is asked). A call that
-    /// was dropped may have appended nothing, or all, or a part that the next `load` cuts off.
+    /// was dropped or has failed may have appended nothing, or all, or a part that the next `load` cuts off.
+    ///
+    /// # Errors
+    /// [`NoSpace`](crate::Kind::NoSpace), [`Io`](crate::Kind::Io), [`Busy`](crate::Kind::Busy);
+    /// [`Shutdown`](crate::Kind::Shutdown) after [`close`](Self::close) has removed it.
     async fn record(&self, checkpoint: &Checkpoint) -> Result<()>;
 
-    /// The job ended. `Nothing`: what was recorded is removed.
+    /// The job ended. [`Keep::Nothing`]: what was recorded is removed. [`Keep::Partial`]: it stays for the next job.
+    /// A second call changes nothing.
+    ///
+    /// # Errors
+    /// [`Io`](crate::Kind::Io): it could not be removed.
     async fn close(&self, keep: Keep) -> Result<()>;
 }

@@ -35,7 +35,7 @@ pub struct SinkCaps {
     pub order: Order,
     /// Whether [`Sink::read`] works. Where it does not, pieces are verified before they are written.
     pub readable: bool,
-    /// Most useful length of one write, in bytes.
+    /// Most useful length of one write, in bytes; the engine gathers up to about this much.
     pub batch: usize,
 }
 
@@ -97,8 +97,19 @@ pub enum Prepared {
 /// Where the bytes of one job go.
 ///
 /// The engine never has two writes of one range in flight, and writes nothing before [`prepare`](Self::prepare) of a
-/// file of that object succeeded. Every call may be dropped; a write that was dropped counts as not done, and may
-/// still happen. An implementation does its blocking work on threads of its own.
+/// file of that object succeeded. Offsets and lengths are in bytes, and offsets are those of the object.
+///
+/// **Blocking.** These calls run on the engine's own tasks. What can wait (for a disk, a lock, the network) belongs on
+/// threads made for that ([`tokio::task::spawn_blocking`]). What is known to be short may be done at once: [`FileSink`]
+/// writes up to 1 MiB in place while the writes before it took less than 2 ms, as writes into the page cache do.
+///
+/// **Cancellation.** Every call may be dropped at any await. Its effect is then unknown: nothing of it, a part of it or
+/// all of it has happened, or will. The engine counts a write that was dropped as not done, and calls of one object
+/// that follow may meet the end of it.
+///
+/// **Errors.** Beside those that a call names: [`Bug`](crate::Kind::Bug) for an object or a file that was not prepared,
+/// [`Shutdown`](crate::Kind::Shutdown) where the runtime ends. A job does not go on after an error of
+/// [`set_len`](Self::set_len), [`write`](Self::write), [`sync`](Self::sync) or [`truncate`](Self::truncate).
 #[async_trait]
 pub trait Sink: Debug + Send + Sync + 'static {
     /// What it can do; asked once.
@@ -112,31 +123,51 @@ pub trait Sink: Debug + Send + Sync + 'static {
     /// [`NoSpace`](crate::Kind::NoSpace), [`Io`](crate::Kind::Io).
     async fn prepare(&self, added: &[FileSpec]) -> Vec<(FileId, Result<Prepared>)>;
 
-    /// An object's length became known, or another: what lies behind it is cut off.
-    async fn set_len(&self, object: ObjectId, len: u64) -> Result<()>;
-
-    /// Writes all of the batch, or fails.
-    async fn write(&self, batch: Batch) -> Result<()>;
-
-    /// Reads back what was written: all of `range`, or fails.
+    /// An object's length became known, or another: what lies behind it is cut off. May look for room for all of it.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::Kind::Unsupported) where [`SinkCaps::readable`] is false.
+    /// [`NoSpace`](crate::Kind::NoSpace) where so much does not fit; [`Changed`](crate::Kind::Changed) where what has
+    /// left a pipe cannot be cut off any more; [`Io`](crate::Kind::Io).
+    async fn set_len(&self, object: ObjectId, len: u64) -> Result<()>;
+
+    /// Writes all of the batch, or fails. After a failure any part of it may be there.
+    ///
+    /// # Errors
+    /// [`NoSpace`](crate::Kind::NoSpace), [`Io`](crate::Kind::Io); [`Bug`](crate::Kind::Bug) for bytes behind the
+    /// object's length, or out of turn where [`Order::Next`] holds.
+    async fn write(&self, batch: Batch) -> Result<()>;
+
+    /// Reads back what was written: all of `range`, or fails. An empty range gives no bytes. Takes as much memory as
+    /// the range is long; an implementation may refuse long ones.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::Kind::Unsupported) where [`SinkCaps::readable`] is false;
+    /// [`Corrupt`](crate::Kind::Corrupt) where there are fewer bytes than that; [`Invalid`](crate::Kind::Invalid) for a
+    /// range that is too long; [`Io`](crate::Kind::Io).
     async fn read(&self, object: ObjectId, range: Range<u64>) -> Result<Bytes>;
 
-    /// Makes what was written survive a power cut.
+    /// Makes what was written survive a power cut. Covers the writes that returned before it was called.
+    ///
+    /// # Errors
+    /// [`Io`](crate::Kind::Io), [`NoSpace`](crate::Kind::NoSpace): none of it may be claimed.
     async fn sync(&self, objects: &[ObjectId]) -> Result<()>;
 
     /// Puts finished, verified files under their final names, each by one atomic step. An answer for each, in the
-    /// same order.
+    /// same order. Dropped in the middle, some of them may be in place and others not, and none half.
     ///
     /// # Errors (a file)
     /// As [`prepare`](Self::prepare); a file that failed keeps its partial.
     async fn commit(&self, files: &[FileId]) -> Vec<(FileId, Result<()>)>;
 
-    /// Forgets an object's bytes: it starts over.
+    /// Forgets an object's bytes and its length: it starts over. No write of it is in flight.
+    ///
+    /// # Errors
+    /// [`Changed`](crate::Kind::Changed) where bytes have left and cannot be taken back; [`Io`](crate::Kind::Io).
     async fn truncate(&self, object: ObjectId) -> Result<()>;
 
-    /// The job ends without having finished; what was committed stays.
+    /// The job ends without having finished; what was committed stays. Nothing is written after it.
+    ///
+    /// # Errors
+    /// [`Io`](crate::Kind::Io) where a partial could not be kept or removed as asked; the job has ended all the same.
     async fn abort(&self, keep: Keep) -> Result<()>;
 }

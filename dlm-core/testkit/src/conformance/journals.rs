@@ -13,7 +13,8 @@ fn wrote(key: &str, generation: u32, start: u64, end: u64) -> Record {
     Record::Wrote { key: key.into(), generation, claims: vec![Claim::new(start..end, (start ^ end) as u32)] }
 }
 
-/// Every rule for a journal. `open` opens the same place again at each call; the first finds nothing there.
+/// Every rule for a journal. `open` opens the same place again at each call; the first finds nothing there, and after a
+/// success nothing is there any more. Dropped, it leaves what it has recorded so far.
 ///
 /// # Panics
 /// When a rule is broken.

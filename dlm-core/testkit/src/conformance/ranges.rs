@@ -60,7 +60,8 @@ async fn read(mut body: Body, most: usize) -> Bytes {
     out.freeze()
 }
 
-/// Every rule for a range source.
+/// Every rule for a range source. Each answer and each chunk has 20 s to come, the whole job a minute. Dropped, it drops
+/// the answer it was reading.
 ///
 /// # Panics
 /// When a rule is broken.

@@ -22,7 +22,8 @@ async fn prepared(sink: &Arc<dyn Sink>, spec: FileSpec) {
     }
 }
 
-/// Every rule for a sink. `make` gives a new one, with nothing in it, at each call.
+/// Every rule for a sink. `make` gives a new one, with nothing in it, at each call. Writes less than 1 MiB to each.
+/// Dropped, it leaves what was written.
 ///
 /// # Panics
 /// When a rule is broken.

@@ -49,7 +49,8 @@ impl SourceFixture {
     }
 }
 
-/// Every rule for a source.
+/// Every rule for a source. It is run several times, and has a minute to deliver each time. Dropped, a run that is under
+/// way goes on by itself until the source ends it.
 ///
 /// # Panics
 /// When a rule is broken.

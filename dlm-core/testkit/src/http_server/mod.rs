@@ -117,7 +117,7 @@ impl Builder {
         self
     }
 
-    /// Starts the server on the current tokio runtime.
+    /// Starts the server on the current tokio runtime. Waits for nothing, so it cannot be dropped half done.
     ///
     /// # Errors
     /// When an address cannot be listened on, or a certificate cannot be made.
@@ -185,7 +185,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with one plain origin and no rate limit.
+    /// A server with one plain origin and no rate limit. Waits for nothing, so it cannot be dropped half done.
     ///
     /// # Errors
     /// When loopback cannot be listened on.
@@ -233,7 +233,8 @@ impl Server {
     pub fn most_open_connections(&self) -> usize {
         self.shared.with(|s| s.most_open)
     }
-    /// Ends the server and waits until its listeners and connections are gone, so that its ports refuse.
+    /// Ends the server and waits until its listeners and connections are gone, so that its ports refuse. Dropped, it
+    /// ends the server all the same, without waiting.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
     }

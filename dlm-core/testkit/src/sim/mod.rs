@@ -50,7 +50,7 @@ pub struct Plan {
     pub len_known: bool,
     /// What the job asks for beyond that; its locator does not matter.
     pub spec: JobSpec,
-    /// Bytes in flight.
+    /// Most bytes in flight, as [`EngineBuilder::memory`](dlm_core::EngineBuilder::memory).
     pub memory: u64,
     /// Virtual time after which the run counts as hung.
     pub patience: Duration,
@@ -119,14 +119,14 @@ impl Plan {
         self
     }
 
-    /// The run, into memory.
+    /// The run, into memory. Dropped, it stops the job.
     pub async fn run(&self) -> (Report, MemorySink) {
         let sink = MemorySink::new();
         let report = self.run_into(Arc::new(sink.clone()), Arc::new(MemoryJournal::new())).await;
         (report, sink)
     }
 
-    /// The run, with a sink and a journal of the caller's.
+    /// The run, with a sink and a journal of the caller's. Dropped, it stops the job, which then closes both.
     pub async fn run_into(&self, sink: Arc<dyn Sink>, journal: Arc<dyn Journal>) -> Report {
         let engine =
             Engine::builder().backend(SimBackend(self.clone())).memory(self.memory).deterministic().build();
@@ -174,7 +174,8 @@ impl Plan {
     }
 }
 
-/// Runs a future in virtual time.
+/// Runs a future in virtual time: when everything waits, the clock is at the next timer at once. Time does not pass
+/// while anything can run, and a future that waits for what never comes without a timer blocks for ever.
 ///
 /// # Panics
 /// When no runtime can be made.
