@@ -29,6 +29,11 @@ pub use notice::Notice;
 pub use options::HttpOptions;
 pub use origin::Origin;
 
+/// The library example of the README, which has to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// The parsers of what servers send, for fuzz targets. Not a stable interface.
 #[doc(hidden)]
 pub mod fuzzing {
