@@ -6,6 +6,14 @@ use std::process::{Command, Stdio};
 
 pub(crate) type Result<T = ()> = std::result::Result<T, String>;
 
+/// The sub-commands that take `--locked` and are not given it anyway.
+const LOCKABLE: [&str; 6] = ["build", "check", "clippy", "doc", "fetch", "test"];
+
+/// Whether nobody sits in front of it (`CI` is set, by `.ci/run` among others).
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|v| !v.is_empty() && v != "false")
+}
+
 /// The folder of the workspace.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
@@ -16,10 +24,16 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// `cargo` with these words, for the toolchain of the project.
+/// `cargo` with these words, for the toolchain of the project. In CI it builds exactly what the lock files say.
 pub(crate) fn cargo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(words).current_dir(root()).stdin(Stdio::null()).env("CARGO_TARGET_DIR", target());
+    for (i, word) in words.into_iter().enumerate() {
+        command.arg(&word);
+        if i == 0 && in_ci() && LOCKABLE.iter().any(|l| word.as_ref() == *l) {
+            command.arg("--locked");
+        }
+    }
+    command.current_dir(root()).stdin(Stdio::null()).env("CARGO_TARGET_DIR", target());
     // These speak of this package, not of what is built.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
         command.env_remove(name);

@@ -4,6 +4,7 @@
 
 mod bench;
 mod command;
+mod docs;
 mod stages;
 mod tools;
 
@@ -17,9 +18,9 @@ usage: cargo xtask STAGE...
        cargo xtask bench [--rounds N]
 
   test             every test of the workspace, as the README says: cargo test --workspace
-  check            format, clippy, rustdoc, licences and sources of dependencies
+  check            links of the documents, format, clippy, rustdoc, licences and sources of dependencies
   alone            each crate builds and tests by itself, also without its features; the example outside the tree
-  fuzz[=SECONDS]   every fuzz target for so many seconds (20), with the nightly toolchain
+  fuzz[=SECONDS]   every fuzz target for so many seconds (20); fails where there is no nightly toolchain
   interop          the binary against a real nginx
   sim              the simulator: seeded worlds in which everything fails
   ci               all of these in this order

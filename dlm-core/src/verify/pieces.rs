@@ -14,7 +14,8 @@ pub struct FixedPieces {
 }
 
 impl FixedPieces {
-    /// Pieces of `piece` bytes of an object of `total` bytes. `None` unless there is exactly one digest a piece.
+    /// Pieces of `piece` bytes of an object of `total` bytes. `None` unless there is exactly one digest a piece, and a
+    /// piece has a length. Holds the digests, and no more.
     pub fn new(piece: u64, total: u64, digests: Vec<Digest>) -> Option<Self> {
         (piece > 0 && total.div_ceil(piece) == digests.len() as u64).then_some(Self { piece, total, digests })
     }

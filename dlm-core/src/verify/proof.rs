@@ -30,7 +30,8 @@ pub enum Verdict {
 
 /// Hashes of pieces of an object, of one length or of many.
 ///
-/// [`piece_at`](Self::piece_at) runs under the job's lock: O(log n), no blocking.
+/// [`piece_at`](Self::piece_at) and [`next_after`](Self::next_after) run under the job's lock: O(log n), no blocking.
+/// Offsets are in bytes of the object.
 pub trait Proof: Debug + Send + Sync + 'static {
     /// Which piece holds `offset`. The answers for the offsets of one piece are the same.
     fn piece_at(&self, offset: u64) -> Piece;
@@ -42,10 +43,12 @@ pub trait Proof: Debug + Send + Sync + 'static {
         None
     }
 
-    /// A hasher for `piece`, or `None` where it cannot be judged.
+    /// A hasher for `piece`, one that [`piece_at`](Self::piece_at) gave, or `None` where it cannot be judged. Not under
+    /// the lock.
     fn begin(&self, piece: &Range<u64>) -> Option<Box<dyn PieceHasher>>;
 
-    /// For proofs that speak only of the whole (composite and combined checksums): asked once every byte is there.
+    /// For proofs that speak only of the whole (composite and combined checksums): asked once every byte is there. Quick:
+    /// what it needs was gathered before.
     fn conclude(&self) -> Verdict {
         Verdict::CannotTell
     }
