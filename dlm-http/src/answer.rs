@@ -11,17 +11,19 @@ use crate::status::words;
 
 /// What the bytes of an answer are, by its own account; offsets are those of the resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Meaning {
-    pub(crate) span: Span,
+pub struct Meaning {
+    /// Which bytes it holds.
+    pub span: Span,
     /// Length and version of the whole.
-    pub(crate) identity: Identity,
+    pub identity: Identity,
     /// It is a `206`.
-    pub(crate) partial: bool,
+    pub partial: bool,
     /// It is one, or says that the server could give one.
-    pub(crate) offers_ranges: bool,
-    pub(crate) mtime: Option<SystemTime>,
-    /// How long the body has to be.
-    pub(crate) owed: Option<u64>,
+    pub offers_ranges: bool,
+    /// When the whole was last changed.
+    pub mtime: Option<SystemTime>,
+    /// How long the body has to be, in bytes.
+    pub owed: Option<u64>,
 }
 
 type Refusal = (Kind, &'static str);
@@ -56,7 +58,10 @@ fn possible(m: Meaning) -> Result<Meaning, Refusal> {
 }
 
 /// hyper reads `chunked`, and takes any other transfer coding for part of the content, which it is not.
-fn transfer_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+///
+/// # Errors
+/// Any other coding, or several.
+pub fn transfer_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
@@ -65,7 +70,8 @@ fn transfer_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn whole(headers: &HeaderMap, announced: Option<u64>) -> Meaning {
+/// What a `200` says of its bytes; `announced` is how long hyper frames the body, in bytes.
+pub fn whole(headers: &HeaderMap, announced: Option<u64>) -> Meaning {
     let mtime = last_modified(headers);
     let coding = content_coding(headers);
     Meaning {
@@ -78,7 +84,11 @@ fn whole(headers: &HeaderMap, announced: Option<u64>) -> Meaning {
     }
 }
 
-fn partial(headers: &HeaderMap, announced: Option<u64>) -> Result<Meaning, Refusal> {
+/// What a `206` says of its bytes (RFC 9110, 15.3.7); `announced` is how long hyper frames the body, in bytes.
+///
+/// # Errors
+/// It does not say, or contradicts itself, or is no plain part.
+pub fn partial(headers: &HeaderMap, announced: Option<u64>) -> Result<Meaning, Refusal> {
     if let Some(kind) = headers.get(header::CONTENT_TYPE)
         && kind
             .as_bytes()

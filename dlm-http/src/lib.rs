@@ -37,8 +37,11 @@ struct Readme;
 /// The parsers of what servers send, for fuzz targets. Not a stable interface.
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use crate::answer::{Meaning, partial, transfer_coding, whole};
     pub use crate::headers::{
-        ContentRange, EntityTag, content_range, entity_tag, file_name, retry_after, unsatisfied_range,
+        ContentRange, EntityTag, accepts_ranges, content_coding, content_range, entity_tag, file_name,
+        last_modified, retry_after, unsatisfied_range,
     };
-    pub use crate::redirect::{Rules, next};
+    pub use crate::redirect::{Rules, location, next};
+    pub use crate::status::refusal;
 }

@@ -25,7 +25,10 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
 }
 
 /// The `Location` of an answer.
-pub(crate) fn location<'a>(from: &Locator, headers: &'a HeaderMap) -> Result<&'a [u8]> {
+///
+/// # Errors
+/// [`Kind::Protocol`]: there is none, or there are several that differ.
+pub fn location<'a>(from: &Locator, headers: &'a HeaderMap) -> Result<&'a [u8]> {
     match single(headers, &header::LOCATION) {
         Some(value) => Ok(value.as_bytes()),
         None if headers.contains_key(header::LOCATION) => {

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode, header};
 use crate::headers::{retry_after, single};
 
 /// The error of an answer that is neither a success nor a redirect. The server's own reason phrase is not repeated.
-pub(crate) fn refusal(at: &Locator, status: StatusCode, headers: &HeaderMap) -> Error {
+pub fn refusal(at: &Locator, status: StatusCode, headers: &HeaderMap) -> Error {
     let kind = match status.as_u16() {
         404 | 410 => Kind::NotFound,
         412 => Kind::Changed,

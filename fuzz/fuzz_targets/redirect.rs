@@ -7,7 +7,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (bool, bool, &[u8])| {
     let (secure, allow_downgrade, location) = input;
-    let from: Locator = if secure { "https://me:pw@host/a/b?c" } else { "http://me:pw@host/a/b?c" }.parse().expect("it is one");
+    let from: Locator = if secure { "https://me:pw@host/a/b?c" } else { "http://me:pw@host/a/b?c" }
+        .parse()
+        .expect("it is one");
     let Ok(to) = next(&from, location, Rules { limit: 5, allow_downgrade }) else { return };
     assert!(matches!(to.scheme(), "http" | "https"), "{to}");
     assert!(to.scheme() == "https" || !secure || allow_downgrade, "{to}");

@@ -31,7 +31,7 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'
 }
 
 /// `Last-Modified` (RFC 9110, 8.8.2), when it is one valid HTTP-date.
-pub(crate) fn last_modified(headers: &HeaderMap) -> Option<SystemTime> {
+pub fn last_modified(headers: &HeaderMap) -> Option<SystemTime> {
     let value = single(headers, &header::LAST_MODIFIED)?.to_str().ok()?;
     let date = httpdate::parse_http_date(value).ok()?;
     (date >= UNIX_EPOCH).then_some(date)
@@ -39,7 +39,7 @@ pub(crate) fn last_modified(headers: &HeaderMap) -> Option<SystemTime> {
 
 /// The content codings in the order in which they were applied (RFC 9110, 8.4), `identity` left out, in lower case,
 /// with commas between; empty when the bytes are not coded.
-pub(crate) fn content_coding(headers: &HeaderMap) -> String {
+pub fn content_coding(headers: &HeaderMap) -> String {
     let mut out = String::new();
     for value in headers.get_all(header::CONTENT_ENCODING) {
         for coding in String::from_utf8_lossy(value.as_bytes()).split(',') {
@@ -56,7 +56,7 @@ pub(crate) fn content_coding(headers: &HeaderMap) -> String {
 }
 
 /// Whether `Accept-Ranges` (RFC 9110, 14.3) names bytes.
-pub(crate) fn accepts_ranges(headers: &HeaderMap) -> bool {
+pub fn accepts_ranges(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::ACCEPT_RANGES)
         .iter()
