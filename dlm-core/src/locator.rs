@@ -64,7 +64,8 @@ impl Locator {
     /// this locator do not travel into the result.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] when the result is no URL.
+    /// [`Kind::Invalid`] when the result is no URL, and for every reference of a `file:` locator with what looks like a
+    /// drive of Windows in its path.
     pub fn join(&self, reference: &str) -> Result<Self> {
         let wrong =
             |why: &dyn fmt::Display| Error::new(Kind::Invalid, "follow the reference").on(self).because(why);
@@ -73,6 +74,9 @@ impl Locator {
         }
         if reference.chars().any(char::is_control) {
             return Err(wrong(&"it holds control characters"));
+        }
+        if has_drive(&self.0) {
+            return Err(wrong(&"nothing can be relative to a drive of Windows"));
         }
         let mut base = self.0.clone();
         // A `cannot-be-a-base` URL has no userinfo to remove.
@@ -122,6 +126,14 @@ impl FromStr for Locator {
         })?;
         Ok(Self(url))
     }
+}
+
+/// A `file:` URL with a drive's name in its path. `url` 2.5 takes such a name for a drive wherever it stands, and `..`
+/// then trips over an assertion of its own, or leads to the wrong place
+/// (<https://github.com/servo/rust-url/issues/1114>).
+fn has_drive(url: &Url) -> bool {
+    let is_drive = |s: &str| matches!(s.as_bytes(), [a, b':' | b'|'] if a.is_ascii_alphabetic());
+    url.scheme() == "file" && url.path_segments().is_some_and(|mut all| all.any(is_drive))
 }
 
 impl fmt::Display for Locator {
@@ -249,6 +261,22 @@ mod tests {
         assert!(l("http://h/a").same_origin(&l("http://h:80/b")));
         for other in ["https://h/a", "http://h:81/a", "http://i/a"] {
             assert!(!l("http://h/a").same_origin(&l(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_relative_to_a_drive() {
+        for base in ["file:///x/e:", "file:///t:", "file:///C:/a", "file:///a/b|/c", "file:///w:/a:"] {
+            for reference in ["..", "../x", "file:..", "8", "/y", "file:///z"] {
+                assert_eq!(l(base).join(reference).unwrap_err().kind(), Kind::Invalid, "{base} {reference}");
+            }
+        }
+        for (base, reference, want) in [
+            ("file:///a/b", "../c", "file:///c"),
+            ("file:///a:b/c", "d", "file:///a:b/d"),
+            ("http://h/C:/a", "b", "http://h/C:/b"),
+        ] {
+            assert_eq!(l(base).join(reference).unwrap(), l(want), "{base} {reference}");
         }
     }
 
