@@ -3,6 +3,7 @@
 
 mod rules_kit;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -123,8 +124,10 @@ async fn what_went_down_a_pipe_cannot_be_read() {
 }
 
 /// Fetches its object, and gives it to others once the file is in place: what a swarm does.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seeder {
+    /// The final name.
+    file: PathBuf,
     read: Mutex<Option<Result<Bytes>>>,
 }
 
@@ -143,8 +146,8 @@ impl Source for Seeder {
                 break;
             }
         }
-        // By then its file has its final name.
         tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(self.file.exists(), "it is in place by now");
         *lock(&self.read) = Some(work.read_verified(ObjectId(0), 10..LEN).await);
         Ok(Exit::Seeded)
     }
@@ -170,7 +173,7 @@ async fn a_file_that_is_in_place_is_still_read() {
     // Real files: their reads are on other threads, which virtual time does not wait for.
     let dir = tempfile::tempdir().unwrap();
     let sink = FileSink::builder(dir.path()).build().unwrap();
-    let seeder = Arc::new(Seeder::default());
+    let seeder = Arc::new(Seeder { file: dir.path().join("object"), read: Mutex::default() });
     tokio::time::pause();
     seeded(seeder.clone(), sink).await;
     let read = lock(&seeder.read).take().expect("it was read");
