@@ -153,7 +153,7 @@ impl Driver {
         match r {
             // Read beside everything else: it may take its time.
             Ok((Ok(stream), guard)) => {
-                self.beside.push(Box::pin(stream.map(move |item| (guard.is_some(), item))))
+                self.beside.push(Box::pin(stream.map(move |item| (guard.is_some(), item))));
             }
             Ok((Err(e), guard)) => self.other_failed(e, guard.is_some()),
             Err(e) => {
