@@ -145,6 +145,9 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Finds out what `from` is. HTTP makes its first request here, and hands its body on as
     /// [`Binding::first`].
     ///
+    /// An object comes before its file, its binding, and then its evidence: whoever was bound last in the stream is the
+    /// author of what is claimed, and a claim without one judges nobody.
+    ///
     /// **Cancellation.** May be dropped at any await, and the stream after any item; requests are then given up.
     /// **Bounds.** Every wait has a time limit, [`Cx::timeouts`]. Discoveries are made as they are asked for: an
     /// implementation holds no list without a bound.

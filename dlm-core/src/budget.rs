@@ -1,7 +1,9 @@
 //! Bytes in flight: accepted, and not yet written (or hashed).
 //!
 //! A job may use its own share even when others have used up the engine's, so one slow disk does not stop the rest.
-//! Lengths are counted, not allocations: a source copies a slice that is much smaller than its read buffer.
+//! Lengths are counted, not allocations: the ledger copies what is a small part of a delivery, or short by itself, since
+//! it may hold on to a whole read buffer. A source whose buffers are much larger than what it delivers of them at a time
+//! copies by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -60,7 +60,9 @@ pub struct Caps {
     pub max_parallel: u32,
     /// What it costs to stop early.
     pub abort: AbortCost,
-    /// The source checks whole pieces itself before it delivers them, so the engine need not hash them again.
+    /// The source checks whole pieces itself before it delivers them, so the engine need not hash them again: a piece
+    /// counts as proven by a table of pieces when all of it came from the table's author, which is the source that
+    /// learnt it, or the one bound before it where it was found by resolving. By tables of others it is hashed.
     pub self_verifying: bool,
 }
 

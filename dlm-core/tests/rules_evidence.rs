@@ -11,9 +11,9 @@ use bytes::Bytes;
 use common::Pipe;
 use common::job::{Acting, Scripted, add, bench, bind, found, locator, object};
 use dlm_core::{
-    Algorithm, Caps, Digest, Discovery, Engine, EventKind, Evidence, Exit, FixedPieces, Identity, JobSpec,
-    Kind, MemoryJournal, MemorySink, ObjectId, Outcome, Proof, Result, Sink, Source, Span, StreamSink, Trust,
-    Validator, VariablePieces, VerifiedBy, Work, WorkBench, WorkClaim,
+    Algorithm, Caps, Digest, Discovery, Engine, Error, EventKind, Evidence, Exit, FileSink, FixedPieces,
+    Identity, IfExists, JobSpec, Kind, MemoryJournal, MemorySink, ObjectId, Outcome, Proof, Result, Sink,
+    Source, Span, StreamSink, Trust, Validator, VariablePieces, VerifiedBy, Work, WorkBench, WorkClaim,
 };
 use dlm_testkit::fixtures;
 use dlm_testkit::sim::{Object, SimRanged, block_on, strong};
@@ -153,11 +153,58 @@ fn a_claimed_digest_judges_its_own_source() {
 }
 
 #[test]
-#[ignore = "what a resolve stream claims has no author, and is not looked at"]
 fn what_a_resolve_stream_claims_judges_the_source_that_it_bound() {
     let done =
         job(vec![server("mirror", data(), 1e6, vec![])], vec![(whole(&wrong()), Trust::Claimed)], None);
     assert_eq!(done.result.unwrap_err().kind(), Kind::Corrupt);
+}
+
+/// A job of a first source, and of a mirror that is found beside it and claims what is wrong.
+fn with_a_mirror_that_claims(first: Arc<dyn Source>) -> Result<Outcome> {
+    let mirror = server("mirror", data(), 1e5, vec![]);
+    block_on(async {
+        let backend = Scripted::new(move |l, cx| {
+            if *l == locator("mirror") {
+                let claim = |what| Discovery::Evidence { object: ObjectId(0), what, trust: Trust::Claimed };
+                return Ok(found(vec![
+                    bind(&mirror, ObjectId(0), Caps::RANGES, strong(Some(LEN))),
+                    claim(whole(&wrong())),
+                ]));
+            }
+            let (id, mut all) = object(cx, "f", Some(LEN));
+            all.push(bind(&first, id, Caps::RANGES, strong(Some(LEN))));
+            Ok(found(all))
+        });
+        let engine = Engine::builder().backend(backend).deterministic().build();
+        let spec = JobSpec::new(locator("first")).mirror(locator("mirror"));
+        let mut handle = engine.start(spec, Arc::new(MemorySink::new()), Arc::new(MemoryJournal::new()));
+        tokio::time::timeout(Duration::from_mins(2), handle.outcome()).await.expect("it hung")
+    })
+}
+
+#[test]
+fn what_a_mirrors_stream_claims_judges_the_mirror_alone() {
+    let outcome = with_a_mirror_that_claims(server("honest", data(), 1e5, vec![])).unwrap();
+    assert!(outcome.sources.iter().all(|s| s.bytes > 0), "both have delivered: {outcome:?}");
+    let gone = Acting::doing("gone", |_| async { Err(Error::new(Kind::NotFound, "begin")) });
+    assert_eq!(with_a_mirror_that_claims(gone).unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[test]
+fn a_file_that_is_there_already_says_what_it_was_compared_by() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), data()).unwrap();
+    let right = digest(Algorithm::Sha256, &data());
+    for (if_exists, by) in
+        [(IfExists::Fail, VerifiedBy::Digest(Algorithm::Sha256)), (IfExists::Skip, VerifiedBy::Transport)]
+    {
+        let sink =
+            FileSink::builder(dir.path()).if_exists(if_exists).digests(vec![right.clone()]).build().unwrap();
+        let sources = vec![server("a", data(), 1e6, vec![])];
+        let done = job_into(sources, vec![], Some(right.clone()), sink);
+        let file = &done.result.unwrap().files[0];
+        assert_eq!((file.existed, file.verified_by), (true, by), "{if_exists:?}");
+    }
 }
 
 #[test]

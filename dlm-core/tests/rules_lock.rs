@@ -1,26 +1,24 @@
-//! Under the job's lock runs nothing but the policy and `Proof::piece_at`, seldom; and its answers may be stale.
+//! The policy is asked seldom under the job's lock, and its answers may be stale. (What else may not run there:
+//! `rules_foreign.rs`.)
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic in a test is a report")]
 
 mod rules_kit;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dlm_core::{
     Adaptive, Algorithm, Ask, Asker, BindingId, Board, BoardEvent, Caps, Discovery, Engine, Evidence, Exit,
-    FixedPieces, Grant, JobSpec, LeaseId, MemoryJournal, MemorySink, Order, Outcome, Piece, PieceHasher,
-    Proof, Ranged, Result, Scheduler, Seek, Source, SourceInfo, Span, Trust, Verdict, Work, WorkClaim,
+    FixedPieces, Grant, JobSpec, LeaseId, MemoryJournal, MemorySink, Order, Outcome, Proof, Ranged, Result,
+    Scheduler, Seek, Source, SourceInfo, Span, Trust, Work, WorkClaim,
 };
 use dlm_testkit::fixtures;
 use dlm_testkit::sim::{block_on, strong};
-use rules_kit::{
-    Calls, CountedJournal, CountedSink, Found, Hook, Server, Watched, all, bind, lock, nowhere, object, run,
-};
+use rules_kit::{Calls, CountedSink, Found, Server, Watched, all, bind, lock, nowhere, object, run};
 use tokio::time::Instant;
 
 const LEN: u64 = 12_000_000;
@@ -257,140 +255,6 @@ fn a_hundred_times_as_many_that_wait_cost_no_more_questions() {
     // For each lease one question that gave it, and one that was refused for all who wait; the first of each who comes.
     assert!(few < 10 * a as u64, "8 parties: {few} questions for {a} leases");
     assert!(many < 10 * b as u64 + 800, "800 parties: {many} questions for {b} leases");
-}
-
-/// Asks from another thread whether the lock of the job can be had.
-#[derive(Debug, Default)]
-struct Probe {
-    work: OnceLock<Work>,
-    called: Mutex<BTreeSet<&'static str>>,
-    locked: Mutex<BTreeSet<&'static str>>,
-}
-
-impl Probe {
-    fn at(&self, call: &'static str) {
-        let Some(work) = self.work.get().cloned() else { return };
-        // A few of each are enough, and threads are not free.
-        if !lock(&self.called).insert(call) {
-            return;
-        }
-        let (tx, rx) = mpsc::sync_channel(1);
-        std::thread::spawn(move || {
-            work.party("probe");
-            let _ = tx.send(());
-        });
-        if rx.recv_timeout(Duration::from_secs(5)).is_err() {
-            lock(&self.locked).insert(call);
-        }
-    }
-}
-
-/// Tells the probe its work.
-#[derive(Debug)]
-struct Telling(Arc<Probe>, Arc<dyn Source>);
-
-#[async_trait]
-impl Source for Telling {
-    fn info(&self) -> SourceInfo {
-        self.1.info()
-    }
-    async fn run(self: Arc<Self>, work: Work) -> Result<Exit> {
-        let _ = self.0.work.set(work.clone());
-        self.0.at("Source::run");
-        self.1.clone().run(work).await
-    }
-}
-
-/// A proof that tells the probe of each call.
-#[derive(Debug)]
-struct Told(Arc<Probe>, FixedPieces, bool);
-
-impl Proof for Told {
-    fn piece_at(&self, offset: u64) -> Piece {
-        self.1.piece_at(offset)
-    }
-    fn next_after(&self, offset: u64) -> Option<u64> {
-        self.1.next_after(offset)
-    }
-    fn begin(&self, piece: &Range<u64>) -> Option<Box<dyn PieceHasher>> {
-        self.0.at("Proof::begin");
-        Some(Box::new(ToldHasher(self.0.clone(), self.1.begin(piece)?)))
-    }
-    fn conclude(&self) -> Verdict {
-        if self.2 {
-            self.0.at("Proof::conclude");
-        }
-        self.1.conclude()
-    }
-}
-
-struct ToldHasher(Arc<Probe>, Box<dyn PieceHasher>);
-
-impl PieceHasher for ToldHasher {
-    fn update(&mut self, at: u64, bytes: &[u8]) -> bool {
-        self.0.at("PieceHasher::update");
-        self.1.update(at, bytes)
-    }
-    fn finish(self: Box<Self>) -> Verdict {
-        self.0.at("PieceHasher::finish");
-        self.1.finish()
-    }
-}
-
-fn probed(conclude: bool) -> Arc<Probe> {
-    const PIECE: u64 = 300_000;
-    let probe = Arc::new(Probe::default());
-    let p = probe.clone();
-    let hook: Hook = Arc::new(move |call| p.at(call));
-    let digests =
-        data().chunks(PIECE as usize).map(|c| Algorithm::Crc32c.hasher().update(c).finish()).collect();
-    let proof = Told(probe.clone(), FixedPieces::new(PIECE, LEN, digests).unwrap(), conclude);
-    // It is refused, then wrong, then stops early: so that every call is made.
-    let server = Server::new("a", data(), 2e6).hook(&hook).wrong_once(5_000_000);
-    let telling: Arc<dyn Source> = Arc::new(Telling(probe.clone(), Arc::new(Ranged::new(server))));
-    let engine = engine(
-        vec![(telling, Caps::RANGES), (self::server("b", 2e6), Caps::RANGES)],
-        vec![(Arc::new(proof), Trust::Locator)],
-        Adaptive::new,
-    );
-    let sink = MemorySink::new();
-    let counted = CountedSink::with_hook(sink.clone(), hook.clone());
-    let journal = CountedJournal::with_hook(MemoryJournal::new(), hook);
-    let spec = JobSpec::new(nowhere()).durable(true);
-    block_on(run(&engine, spec, Arc::new(counted), Arc::new(journal))).unwrap();
-    assert_eq!(sink.file("object").unwrap(), data());
-    probe
-}
-
-#[test]
-fn sinks_journals_sources_and_hashers_run_without_the_lock() {
-    let probe = probed(false);
-    assert_eq!(*lock(&probe.locked), BTreeSet::new(), "called under the lock");
-    for call in [
-        "Sink::write",
-        "Sink::read",
-        "Sink::sync",
-        "Sink::commit",
-        "Journal::record",
-        "Journal::close",
-        "Proof::begin",
-        "PieceHasher::update",
-        "PieceHasher::finish",
-        "Source::run",
-        "RangeSource::open",
-        "Stream::poll_next",
-        "Stream::drop",
-    ] {
-        assert!(lock(&probe.called).contains(call), "{call} was never called: {:?}", probe.called);
-    }
-}
-
-#[test]
-#[ignore = "the ledger still asks it under the lock"]
-fn a_proof_concludes_without_the_lock() {
-    let probe = probed(true);
-    assert!(lock(&probe.called).contains("Proof::conclude"));
-    assert_eq!(*lock(&probe.locked), BTreeSet::new(), "called under the lock");
 }
 
 #[test]

@@ -13,12 +13,23 @@ use crate::object::{FileSpec, Identity, ObjectId, SourceId, Validator};
 use crate::sink::{Order, Prepared};
 use crate::source::Source;
 
+use super::resolve::Signed;
 use super::{Driver, File};
 
 /// A claim is read back in steps of this many bytes.
 const STEP: u64 = 1 << 20;
 
 impl Driver {
+    /// Takes in what resolving found; its author is the source that the same stream bound last.
+    pub(super) async fn absorb_signed(&mut self, (found, by): Signed) -> Result<()> {
+        let author = by.and_then(|source| self.number_of(&source));
+        self.absorb(found, author).await
+    }
+
+    fn number_of(&self, source: &Arc<dyn Source>) -> Option<SourceId> {
+        self.sources.iter().find(|(s, _)| same(s, source)).map(|(_, id)| *id)
+    }
+
     pub(super) async fn absorb(&mut self, found: Discovery, author: Option<SourceId>) -> Result<()> {
         match found {
             Discovery::Object(spec) => {
@@ -68,20 +79,23 @@ impl Driver {
         let answer = answer.unwrap_or_else(|| {
             Err(Error::new(Kind::Bug, "prepare the file").because("the sink gave no answer"))
         });
-        let existed = answer? == Prepared::Complete;
+        let by = match answer? {
+            Prepared::Complete(by) => Some(by),
+            Prepared::Ready => None,
+        };
         self.found_files += 1;
         let FileSpec { id, object, path, range, len, .. } = spec;
-        if !existed {
+        let Some(verified_by) = by else {
             self.files.insert(id, File { object, path, range });
             return Ok(());
-        }
+        };
         self.done_bytes += len.unwrap_or(0);
         self.done.push(crate::FileDone {
             id,
             path: path.to_string(),
             len: len.unwrap_or(0),
-            verified_by: crate::VerifiedBy::Transport,
-            existed,
+            verified_by,
+            existed: true,
         });
         // Nothing of it is fetched. (An object of several files is not finished by one of them.)
         if range == crate::Span::ALL {
@@ -97,7 +111,7 @@ impl Driver {
         let object = binding.target.object;
         let remote: Arc<str> = binding.target.remote.to_string().into();
         let source = binding.source.clone();
-        let known = self.sources.iter().find(|(s, _)| same(s, &source)).map(|(_, id)| *id);
+        let known = self.number_of(&source);
         let info = source.info();
         let id = known.unwrap_or_else(|| {
             let origin = self.shared.origin(&info.key);

@@ -65,7 +65,7 @@ impl Driver {
         for id in full {
             // Nothing may stay gathered for company that will not come.
             self.ledger.flush_all();
-            match self.ledger.with(|s, after| s.conclude(id, after)) {
+            match self.ledger.conclude(id).await {
                 Conclusion::Wait => self.enter_verifying(),
                 Conclusion::Good(by) => self.commit(id, by).await?,
                 Conclusion::Bad(e) => {

@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::backend::{Cx, Discovery, DiscoveryStream};
+use crate::backend::{Cx, DiscoveryStream};
 use crate::engine::Shared;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, EventKind, JobState, Snapshot};
@@ -33,6 +33,7 @@ use crate::sink::Keep;
 use crate::source::{Exit, Source};
 
 use self::keep::Keeper;
+use self::resolve::{Signed, SignedStream};
 
 /// Objects taken in and not finished, at most; the search waits meanwhile.
 const ADMITTED: usize = 1000;
@@ -42,7 +43,7 @@ const SHOW: Duration = Duration::from_millis(100);
 /// What came of another locator; with a guard where the job does not end without it.
 type Followed = (Result<DiscoveryStream>, Option<Discovering>);
 /// Another locator's discoveries, and whether the job needs them.
-type Beside = Pin<Box<dyn Stream<Item = (bool, Result<Discovery>)> + Send>>;
+type Beside = Pin<Box<dyn Stream<Item = (bool, Result<Signed>)> + Send>>;
 
 /// A file that is not in place yet.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ pub(crate) struct Driver {
     cx: Cx,
     state: JobState,
     /// The locator's own discoveries, and the guard that keeps the job open while they come.
-    stream: Option<(DiscoveryStream, Discovering)>,
+    stream: Option<(SignedStream, Discovering)>,
     sources: Vec<(Arc<dyn Source>, SourceId)>,
     runs: JoinSet<(SourceId, Result<Exit>)>,
     resolving: JoinSet<Followed>,
@@ -197,13 +198,13 @@ impl Driver {
             () = stop.cancelled() => return Err(cancelled()),
             Some((source, d, _open)) = self.found.recv(), if room => self.absorb(d, Some(source)).await?,
             item = next_of(&mut self.stream), if room && self.stream.is_some() => match item {
-                Some(Ok(d)) => self.absorb(d, None).await?,
+                Some(Ok(d)) => self.absorb_signed(d).await?,
                 // One entry of many: the others are delivered.
                 Some(Err(e)) => self.lose(e),
                 None => self.stream = None,
             },
             Some(item) = self.beside.next(), if room && !self.beside.is_empty() => match item {
-                (_, Ok(d)) => self.absorb(d, None).await?,
+                (_, Ok(d)) => self.absorb_signed(d).await?,
                 (needed, Err(e)) => self.other_failed(e, needed),
             },
             Some(r) = self.resolving.join_next(), if !self.resolving.is_empty() => self.other_resolved(r),
@@ -409,7 +410,7 @@ impl Driver {
     }
 }
 
-async fn next_of(stream: &mut Option<(DiscoveryStream, Discovering)>) -> Option<Result<Discovery>> {
+async fn next_of(stream: &mut Option<(SignedStream, Discovering)>) -> Option<Result<Signed>> {
     match stream {
         Some((s, _)) => s.next().await,
         None => std::future::pending().await,

@@ -1,10 +1,12 @@
 //! Locators become discoveries; mirrors are asked once it is known what they should have.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use tokio::task::JoinSet;
 
 use crate::backend::{Cx, Discovery, DiscoveryStream, From, Hint, ResumeHint};
@@ -17,6 +19,7 @@ use crate::locator::Locator;
 use crate::object::{Evidence, ObjectId, Role, Span, Trust, Validator};
 use crate::registry::Registry;
 use crate::retry::Backoff;
+use crate::source::Source;
 
 use super::{Driver, Followed, cancelled};
 
@@ -26,8 +29,24 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The number of a locator, and what came of it.
 type Asked = (usize, Result<DiscoveryStream>);
 
+/// What was found, and the source that the same stream bound last: the author of what it says next.
+pub(super) type Signed = (Discovery, Option<Arc<dyn Source>>);
+pub(super) type SignedStream = Pin<Box<dyn Stream<Item = Result<Signed>> + Send>>;
+
+fn signed(stream: DiscoveryStream) -> SignedStream {
+    let mut by = None;
+    Box::pin(stream.map(move |item| {
+        item.map(|found| {
+            if let Discovery::Bind(b) = &found {
+                by = Some(b.source.clone());
+            }
+            (found, by.clone())
+        })
+    }))
+}
+
 impl Driver {
-    pub(super) fn context(shared: &std::sync::Arc<Shared>, spec: &JobSpec) -> Cx {
+    pub(super) fn context(shared: &Arc<Shared>, spec: &JobSpec) -> Cx {
         let registry = shared.registry.clone();
         // The user named this one locator: what secrets the options hold belong to its origin, whoever else is asked.
         let base = Cx::new()
@@ -66,7 +85,7 @@ impl Driver {
                 () = stop.cancelled() => return Err(cancelled()),
                 Some((i, r)) = next_asked(&mut asked) => match r {
                     Ok(stream) => {
-                        self.stream = Some((stream, Discovering::new(self.ledger.clone())));
+                        self.stream = Some((signed(stream), Discovering::new(self.ledger.clone())));
                         let others = all.into_iter().enumerate().filter(|(n, _)| *n != i && !failed.contains(n));
                         self.spec.mirrors = others.map(|(_, l)| l).collect();
                         return Ok(());
@@ -153,7 +172,7 @@ impl Driver {
         match r {
             // Read beside everything else: it may take its time.
             Ok((Ok(stream), guard)) => {
-                self.beside.push(Box::pin(stream.map(move |item| (guard.is_some(), item))));
+                self.beside.push(Box::pin(signed(stream).map(move |item| (guard.is_some(), item))));
             }
             Ok((Err(e), guard)) => self.other_failed(e, guard.is_some()),
             Err(e) => {

@@ -15,7 +15,7 @@ use crate::sink::{Order, SinkCaps};
 use crate::source::AbortCost;
 
 use super::lease::{Next, Place, Put, unagreed};
-use super::objects::Segment;
+use super::segment::Segment;
 use super::{After, State};
 
 /// A reservation reaches this far ahead of the cursor, in time…
@@ -113,7 +113,9 @@ impl State {
             let part = if r.start == at && r.end == at + len {
                 data.clone()
             } else {
-                data.slice((r.start - at) as usize..(r.end - at) as usize)
+                let part = data.slice((r.start - at) as usize..(r.end - at) as usize);
+                // A little of much would hold on to all of it, and only the little is counted.
+                if part.len() < data.len() / 4 { Bytes::copy_from_slice(&part) } else { part }
             };
             self.gather(object, r.start, part, now, budget, caps, after);
         }
@@ -144,13 +146,15 @@ impl State {
         let permit = budget.charge(len);
         let start = match s.pending.range_mut(..=at).next_back() {
             Some((start, seg)) if start + seg.len == at && seg.len + len <= (4 << 20) => {
-                seg.bufs.push(data);
+                Segment::push(&mut seg.bufs, data);
                 seg.len += len;
                 seg.permit.merge(permit);
                 *start
             }
             _ => {
-                s.pending.insert(at, Segment { bufs: vec![data], len, since: now, permit });
+                let mut bufs = Vec::new();
+                Segment::push(&mut bufs, data);
+                s.pending.insert(at, Segment { bufs, len, since: now, permit });
                 at
             }
         };

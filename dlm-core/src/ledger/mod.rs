@@ -2,8 +2,8 @@
 //!
 //! A byte is missing, leased, *held* (accepted: the job's, in memory or being written), written, or verified. Sources
 //! reach it through [`Work`] and [`Lease`]; the engine's driver does what takes time (journal, truncation, reading
-//! back) outside the lock. Under the lock run only the policy and [`Proof::piece_at`](crate::Proof::piece_at);
-//! everything that could block, wake much or call foreign code is collected in [`After`] and done once it is released.
+//! back) outside the lock. Under the lock run only the policy and [`Proof::piece_at`](crate::Proof::piece_at) (with
+//! [`next_after`](crate::Proof::next_after)); everything that could block, wake much or call foreign code is collected in [`After`] and done once it is released.
 //!
 //! Until its write has returned, an accepted byte belongs to the job: not to the lease, not to the source. No verdict,
 //! restart or drop touches it sooner, and two writes of one range are never in flight.
@@ -17,6 +17,7 @@ mod lease;
 mod meter;
 mod objects;
 mod ranges;
+mod segment;
 mod setback;
 mod work;
 mod write;
@@ -199,6 +200,8 @@ pub(crate) struct After {
     garbage: Vec<Body>,
     /// Objects that were let go: what they hold is not freed under the lock.
     gone: Vec<ObjectState>,
+    /// What may hold somebody else's code, which must not run under the lock when it is dropped.
+    discarded: Vec<Box<dyn Send>>,
     cancel: Vec<CancellationToken>,
     news: Vec<NewsItem>,
     wake_driver: bool,
@@ -208,6 +211,11 @@ pub(crate) struct After {
 impl After {
     pub(crate) fn wake_driver(&mut self) {
         self.wake_driver = true;
+    }
+
+    /// Drops this once the lock is released: buffers, permits (which wake), proofs, sources.
+    pub(crate) fn discard(&mut self, what: impl Send + 'static) {
+        self.discarded.push(Box::new(what));
     }
 }
 

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::backend::Binding;
-use crate::budget::Permit;
 use crate::error::{Error, Kind, Result};
 use crate::event::EventKind;
 use crate::object::{
@@ -21,17 +19,9 @@ use super::board::OriginView;
 use super::judge::{Judge, Judgement, Table};
 use super::meter::Meter;
 use super::ranges::RangeMap;
+use super::segment::Segment;
 use super::{After, BindingState, BindingView, Ledger, ObjectView, Party, RangeSet, SourceState, State};
 use crate::retry::Backoff;
-
-/// Bytes gathered for one write.
-#[derive(Debug)]
-pub(crate) struct Segment {
-    pub(crate) bufs: Vec<Bytes>,
-    pub(crate) len: u64,
-    pub(crate) since: Instant,
-    pub(crate) permit: Permit,
-}
 
 /// An object that starts over.
 #[derive(Debug, Clone)]
@@ -100,17 +90,19 @@ impl ObjectState {
     }
 
     /// Forgets what is gathered of a range.
-    pub(crate) fn drop_pending(&mut self, r: &std::ops::Range<u64>) {
+    pub(crate) fn drop_pending(&mut self, r: &std::ops::Range<u64>, after: &mut After) {
         let starts: Vec<u64> =
             self.pending.range(..r.end).filter(|(s, seg)| **s + seg.len > r.start).map(|(s, _)| *s).collect();
         for start in starts {
             let Some(mut seg) = self.pending.remove(&start) else { continue };
             let (bufs, since) = (std::mem::take(&mut seg.bufs), seg.since);
-            for (at, part) in super::write::outside(bufs, start, r) {
+            for (at, part) in super::write::outside(&bufs, start, r) {
                 let len = part.iter().map(|b| b.len() as u64).sum();
                 let permit = seg.permit.split(len);
                 self.pending.insert(at, Segment { bufs: part, len, since, permit });
             }
+            seg.bufs = bufs;
+            after.discard(seg);
         }
     }
 }
@@ -185,6 +177,8 @@ impl State {
             o.prepared = true;
         }
         self.reopen_object(id);
+        // What an earlier run left is judged, too.
+        self.judge_written(id, &(0..u64::MAX), after);
         self.settle(id, after);
         self.pump(now, after);
     }
@@ -205,6 +199,7 @@ impl State {
     ) -> Result<BindingId> {
         let object = binding.target.object;
         let Some(v) = self.board.objects.get_mut(&object) else {
+            after.discard(binding);
             return Err(Error::new(Kind::Bug, "add a source of an object").because("the object is unknown"));
         };
         let id = BindingId(self.next_binding);
@@ -216,7 +211,7 @@ impl State {
             let error = Error::new(Kind::Changed, "use the source")
                 .on(&binding.target.remote)
                 .because(format_args!("it has {says} bytes where {have} are expected"));
-            after.garbage.extend(binding.first);
+            after.discard(binding);
             if let Some(s) = self.sources.get_mut(source.0 as usize) {
                 s.error.get_or_insert(error.clone());
             }
@@ -229,6 +224,8 @@ impl State {
             || binding.identity.len.is_some()
             || binding.first.is_some();
         let identity = binding.identity;
+        // The driver has the source.
+        after.discard(binding.source);
         v.bindings.push(id);
         let view = BindingView {
             id,
@@ -320,12 +317,11 @@ impl State {
         author: Option<SourceId>,
         after: &mut After,
     ) {
-        let Some(s) = self.objects.get_mut(&object) else { return };
+        let Some(s) = self.objects.get_mut(&object) else { return after.discard(what) };
         match what {
-            Evidence::Digest(d) => s.judge.add_digest(Judgement { what: d, trust, author }),
+            Evidence::Digest(d) => s.judge.add_digest(Judgement { what: d, trust, author }, after),
             Evidence::Pieces { window, proof } => {
-                let what = Table { window, proof, good: RangeSet::new() };
-                s.judge.add_pieces(Judgement { what, trust, author });
+                s.judge.add_pieces(Judgement { what: Table::new(window, proof), trust, author }, after);
             }
         }
         self.vouch(object);

@@ -201,6 +201,7 @@ impl State {
         for (at, seg) in std::mem::take(&mut s.pending) {
             v.held.remove(&(at..at + seg.len));
             v.done.remove(&(at..at + seg.len));
+            after.discard(seg);
         }
         after.cancel.extend(v.leases.iter().filter_map(|l| self.tokens.get(l)).cloned());
         for b in v.bindings.clone() {
@@ -233,7 +234,7 @@ impl State {
     pub(crate) fn restarted(&mut self, id: ObjectId, now: Instant, after: &mut After) {
         if let (Some(s), Some(v)) = (self.objects.get_mut(&id), self.board.objects.get_mut(&id)) {
             s.restart = Restart::No;
-            s.judge.reset();
+            s.judge.reset(after);
             s.origin.clear();
             s.next_out = 0;
             v.written.clear();

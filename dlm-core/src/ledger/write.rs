@@ -31,8 +31,8 @@ impl State {
         };
         let Some(seg) = s.pending.remove(&start) else { return };
         let permit = Arc::new(seg.permit);
-        if let Some(whole) = s.judge.offer(start, &seg.bufs, seg.len, &permit) {
-            after.checks.push(Check::Whole { object, generation: v.generation, whole });
+        if let Some(worker) = s.judge.offer(start, &seg.bufs, seg.len, &permit) {
+            after.checks.push(Check::Whole { object, generation: v.generation, worker });
         }
         after.writes.push(WriteJob {
             object,
@@ -83,10 +83,10 @@ impl State {
             // The rest stays gathered, with its own count.
             let rest = seg.len - len;
             let head = cut(&seg.bufs, len);
-            let tail = cut_front(seg.bufs, len);
+            let tail = cut_front(&seg.bufs, len);
             let permit = seg.permit.split(rest);
             s.pending
-                .insert(end, super::objects::Segment { bufs: tail, len: rest, since: seg.since, permit });
+                .insert(end, super::segment::Segment { bufs: tail, len: rest, since: seg.since, permit });
             seg.bufs = head;
             seg.len = len;
         }
@@ -111,7 +111,7 @@ fn cut(bufs: &[Bytes], mut len: u64) -> Vec<Bytes> {
 }
 
 /// All but the first `len` bytes of some buffers.
-fn cut_front(bufs: Vec<Bytes>, mut len: u64) -> Vec<Bytes> {
+fn cut_front(bufs: &[Bytes], mut len: u64) -> Vec<Bytes> {
     let mut out = Vec::with_capacity(bufs.len());
     for b in bufs {
         let n = len.min(b.len() as u64);
@@ -124,11 +124,11 @@ fn cut_front(bufs: Vec<Bytes>, mut len: u64) -> Vec<Bytes> {
 }
 
 /// The parts of buffers that begin at `start` which lie outside a range, with their offsets.
-pub(crate) fn outside(bufs: Vec<Bytes>, start: u64, r: &std::ops::Range<u64>) -> Vec<(u64, Vec<Bytes>)> {
+pub(crate) fn outside(bufs: &[Bytes], start: u64, r: &std::ops::Range<u64>) -> Vec<(u64, Vec<Bytes>)> {
     let len: u64 = bufs.iter().map(|b| b.len() as u64).sum();
     let mut out = Vec::new();
     if start < r.start {
-        out.push((start, cut(&bufs, r.start - start)));
+        out.push((start, cut(bufs, r.start - start)));
     }
     if start + len > r.end {
         out.push((r.end.max(start), cut_front(bufs, r.end.saturating_sub(start))));
@@ -206,7 +206,7 @@ mod tests {
         for n in 0..=9 {
             let mut all: Vec<u8> = cut(&bufs, n).concat();
             assert_eq!(all.len() as u64, n);
-            all.extend(cut_front(bufs.clone(), n).concat());
+            all.extend(cut_front(&bufs, n).concat());
             assert_eq!(all, b"abcdefghi");
         }
     }

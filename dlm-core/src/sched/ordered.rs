@@ -39,7 +39,7 @@ impl Ordered {
         if !o.is_free(front) || o.closed {
             return None;
         }
-        let full = o.leases().len() as u32 >= board.limits().connections.unwrap_or(CONNECTIONS);
+        let full = Self::is_full(o, board);
         let able = |b: &&BindingView| {
             !b.failed
                 && b.window().contains(front)
@@ -48,8 +48,9 @@ impl Ordered {
         };
         let farthest = |by: Option<BindingId>| {
             let ahead = board.leases_of(o.id()).filter(|l| l.cursor() > front);
+            // Who chooses its own order is not asked for the front, so its leases make no room for it.
             ahead
-                .filter(|l| by.is_none_or(|b| l.binding() == b))
+                .filter(|l| by.map_or(!full || l.rolling(), |b| l.binding() == b))
                 .max_by_key(|l| l.cursor())
                 .map(LeaseView::id)
         };
@@ -64,9 +65,18 @@ impl Ordered {
         bindings().find_map(|b| farthest(Some(b.id())))
     }
 
+    fn most(board: &Board) -> u32 {
+        board.limits().connections.unwrap_or(CONNECTIONS)
+    }
+
+    /// Whether as many connections work on the object as may. Those who choose their own order have their own limit.
+    fn is_full(o: &ObjectView, board: &Board) -> bool {
+        board.leases_of(o.id()).filter(|l| l.rolling()).count() as u32 >= Self::most(board)
+    }
+
     fn place(b: &BindingView, o: &ObjectView, board: &Board) -> Option<Grant> {
-        let most = board.limits().connections.unwrap_or(CONNECTIONS);
-        if o.leases().len() as u32 >= most {
+        let most = Self::most(board);
+        if Self::is_full(o, board) {
             return None;
         }
         let window = b.window().to_range();

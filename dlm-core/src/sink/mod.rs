@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::event::VerifiedBy;
 use crate::object::{FileId, FileSpec, ObjectId};
 
 pub use file::{FileSink, FileSinkBuilder, IfExists};
@@ -89,9 +90,9 @@ pub enum Keep {
 pub enum Prepared {
     /// It can be written.
     Ready,
-    /// The finished file is there already and is the right one (its digest, or its length and modification time,
-    /// match): nothing needs to be fetched, and it will not be committed.
-    Complete,
+    /// The finished file is there already and is the right one, by its digest, or (`Transport`) by its length and
+    /// modification time or because the user says so: nothing needs to be fetched, and it will not be committed.
+    Complete(VerifiedBy),
 }
 
 /// Where the bytes of one job go.

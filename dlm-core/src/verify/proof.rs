@@ -9,8 +9,13 @@ use std::ops::Range;
 pub enum Piece {
     /// The piece is these bytes of the object.
     At(Range<u64>),
-    /// It will be known later (layers of a hash tree, part sizes that come with the last answer). New evidence for
-    /// the object asks again.
+    /// It will be known later (layers of a hash tree, part sizes that come with the last answer).
+    ///
+    /// It is asked again when bytes of the piece are written, with each new evidence for the object (a source that has
+    /// learnt more passes the same proof to [`Work::learn`](crate::Work::learn) again), and once every byte is there.
+    /// Until then nobody judges these bytes; a file with such bytes waits while somebody holds a
+    /// [`discovering`](crate::Work::discovering) guard, and no longer. In what leaves in order they are not judged at
+    /// all.
     NotYet,
     /// This proof says nothing about that offset.
     Never,
@@ -31,13 +36,14 @@ pub enum Verdict {
 /// Hashes of pieces of an object, of one length or of many.
 ///
 /// [`piece_at`](Self::piece_at) and [`next_after`](Self::next_after) run under the job's lock: O(log n), no blocking.
+/// Nothing else does.
 /// Offsets are in bytes of the object.
 pub trait Proof: Debug + Send + Sync + 'static {
     /// Which piece holds `offset`. The answers for the offsets of one piece are the same.
     fn piece_at(&self, offset: u64) -> Piece;
 
-    /// Where the first piece begins that lies behind `offset`, for proofs with holes between their pieces. `None`:
-    /// there is no piece behind a hole.
+    /// Where the first piece begins that lies behind `offset`, for proofs with holes between their pieces: where they
+    /// say [`Piece::Never`] or [`Piece::NotYet`]. `None`: there is no piece behind a hole.
     fn next_after(&self, offset: u64) -> Option<u64> {
         let _ = offset;
         None
@@ -47,8 +53,8 @@ pub trait Proof: Debug + Send + Sync + 'static {
     /// the lock.
     fn begin(&self, piece: &Range<u64>) -> Option<Box<dyn PieceHasher>>;
 
-    /// For proofs that speak only of the whole (composite and combined checksums): asked once every byte is there. Quick:
-    /// what it needs was gathered before.
+    /// For proofs that speak only of the whole (composite and combined checksums): asked once every byte is there and
+    /// every piece was judged, without the job's lock. Quick: what it needs was gathered before.
     fn conclude(&self) -> Verdict {
         Verdict::CannotTell
     }

@@ -45,6 +45,7 @@ pub(crate) struct Gate {
     may: Arc<Semaphore>,
     pub(crate) log: Log,
     begun: Arc<Mutex<Vec<Range<u64>>>>,
+    buffers: Arc<AtomicUsize>,
     /// Held by whoever does not want anything to be read.
     pub(crate) reads: Arc<tokio::sync::RwLock<()>>,
 }
@@ -53,7 +54,8 @@ impl Gate {
     /// Closed.
     pub(crate) fn new(inner: Arc<dyn Sink>) -> Self {
         let may = Arc::new(Semaphore::new(0));
-        Self { inner, may, log: Log::default(), begun: Arc::default(), reads: Arc::default() }
+        let (log, begun, buffers, reads) = Default::default();
+        Self { inner, may, log, begun, buffers, reads }
     }
     /// So many writes go through.
     pub(crate) fn let_through(&self, n: usize) {
@@ -62,6 +64,10 @@ impl Gate {
     /// All writes go through from now on.
     pub(crate) fn open(&self) {
         self.may.add_permits(1 << 20);
+    }
+    /// How many buffers all writes had together.
+    pub(crate) fn buffers(&self) -> usize {
+        self.buffers.load(Ordering::Relaxed)
     }
     /// The writes that have begun, in order.
     pub(crate) fn begun(&self) -> Vec<Range<u64>> {
@@ -82,6 +88,7 @@ impl Sink for Gate {
     }
     async fn write(&self, batch: Batch) -> Result<()> {
         self.begun.lock().unwrap().push(batch.range());
+        self.buffers.fetch_add(batch.bufs.len(), Ordering::Relaxed);
         self.may.acquire().await.unwrap().forget();
         let what = format!("wrote {:?}", batch.range());
         let done = self.inner.write(batch).await;

@@ -91,7 +91,7 @@ impl State {
             v.verified.remove(range);
             v.done.remove(range);
             s.origin.remove(range);
-            s.judge.forget(range);
+            s.judge.forget(range, after);
             after.news.push(NewsItem::Lost { object: *object, range: range.clone() });
             let event = crate::sched::BoardEvent::Lost { object: *object, range: range.clone() };
             self.policy.on_event(now, &event, &self.board);

@@ -8,10 +8,13 @@ use bytes::Bytes;
 
 use crate::event::EventKind;
 use crate::object::{ObjectId, PartyId};
-use crate::verify::{PieceHasher, Verdict};
+use crate::verify::{PieceHasher, Proof, Verdict};
 
 use super::super::work::NewsItem;
 use super::super::{After, Dispute, Ledger, State};
+
+/// A piece, and who judges it.
+type Known = (Range<u64>, Option<Arc<dyn Proof>>);
 
 impl Ledger {
     pub(super) async fn check_memory(
@@ -21,13 +24,27 @@ impl Ledger {
         piece: Range<u64>,
         bufs: Vec<Bytes>,
     ) {
-        let pieces = self
-            .with(|s, _| s.objects.get(&object).map(|o| o.judge.pieces_within(&piece)).unwrap_or_default());
-        let pieces: Vec<_> = pieces.into_iter().map(|(r, p)| (r.clone(), p.begin(&r))).collect();
+        // No proof where its author vouches for the piece.
+        let pieces: Vec<Known> = self.with(|s, _| {
+            let Some(judge) = s.objects.get(&object).map(|o| &o.judge) else { return Vec::new() };
+            let all = judge.pieces_within(&piece).into_iter();
+            all.filter_map(|(n, r)| {
+                let proof = judge.pieces.get(n)?.what.proof.clone();
+                let proof = (!s.vouched_for(object, n, &r)).then_some(proof);
+                Some((r, proof))
+            })
+            .collect()
+        });
+        let pieces: Vec<_> = pieces.into_iter().map(|(r, p)| (r.clone(), p.map(|p| p.begin(&r)))).collect();
         let start = piece.start;
         let judged = self
             .compute
-            .run(move || pieces.into_iter().map(|(r, h)| (judge(h, &bufs, start, &r), r)).collect::<Vec<_>>())
+            .run(move || {
+                let judge = |(r, h): (Range<u64>, Option<_>)| {
+                    (h.map_or(Verdict::Good, |h| judge(h, &bufs, start, &r)), r)
+                };
+                pieces.into_iter().map(judge).collect::<Vec<_>>()
+            })
             .await;
         self.with(|s, after| {
             let judged = match judged {
@@ -78,7 +95,7 @@ impl State {
             return;
         };
         let suspects: BTreeSet<PartyId> = s.origin.within(piece.clone()).map(|(_, p)| *p).collect();
-        s.drop_pending(piece);
+        s.drop_pending(piece, after);
         s.origin.remove(piece);
         v.held.remove(piece);
         v.done.remove(piece);

@@ -1,29 +1,31 @@
 //! Verdicts: pieces, whole digests, blame.
 //!
 //! A whole digest follows a frontier: bytes that are written just there are hashed while they are in memory, others are
-//! read back when the frontier reaches them. A piece is judged when all of it is written (in memory, where the sink
+//! read back when the frontier reaches them. Bytes that a piece may still take back are hashed once it has been judged:
+//! a digest sees every byte once. A piece is judged when all of it is written (in memory, where the sink
 //! cannot be read). A verdict is applied only after the writes it speaks of have returned.
 
 mod blame;
 mod memory;
 mod pieces;
+mod table;
 mod whole;
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::budget::Permit;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::event::VerifiedBy;
-use crate::object::{ObjectId, SourceId, Span, Trust};
-use crate::verify::{Piece, Proof, Verdict};
+use crate::object::{ObjectId, SourceId, Trust};
+use crate::verify::{Proof, Verdict};
 
 use self::pieces::Finished;
-use super::{Ledger, ObjectView, RangeSet};
+pub(crate) use self::table::Table;
+use self::whole::{Whole, Worker};
+use super::{After, Ledger, ObjectView, RangeSet};
 
 /// Bytes that are read back at a time.
 const STEP: u64 = 1 << 20;
@@ -36,56 +38,21 @@ pub(crate) struct Judgement<T> {
     pub(crate) author: Option<SourceId>,
 }
 
-/// Pieces, and which of them were found right.
-#[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) window: Span,
-    pub(crate) proof: Arc<dyn Proof>,
-    pub(crate) good: RangeSet,
-}
-
-impl Table {
-    /// The piece that holds `at`, if it can be judged.
-    fn piece(&self, at: u64) -> Option<Range<u64>> {
-        match self.proof.piece_at(at) {
-            Piece::At(r) if r.contains(&at) && inside(&r, &self.window) => Some(r),
-            _ => None,
-        }
-    }
-
-    /// Where the answer for `at`, which is in no such piece, may change.
-    fn behind(&self, at: u64) -> u64 {
-        let next = match self.proof.piece_at(at) {
-            Piece::At(r) => Some(r.end),
-            _ => self.proof.next_after(at),
-        };
-        next.filter(|n| *n > at).unwrap_or(u64::MAX)
-    }
-}
-
 /// What judges one object.
 #[derive(Debug)]
 pub(crate) struct Judge {
     pieces: Vec<Judgement<Table>>,
     digests: Vec<Judgement<Digest>>,
     whole: Option<Whole>,
+    /// Workers that hash, those of a digest that was begun anew meanwhile counted, too.
+    workers: u32,
+    /// Digests that were begun.
+    runs: u64,
     /// Pieces found right in memory, on their way to a sink that cannot be read.
     good: RangeSet,
     readable: bool,
     /// Bytes of several sources stood side by side and the digest did not match.
     unmixed: bool,
-}
-
-/// Hashes along the frontier.
-#[derive(Debug)]
-struct Whole {
-    /// With a worker while one runs.
-    hashers: Option<Vec<Hasher>>,
-    hashed_to: u64,
-    /// Where the next bytes offered would have to begin.
-    queued_to: u64,
-    queue: VecDeque<(Vec<Bytes>, Arc<Permit>)>,
-    busy: bool,
 }
 
 /// Something to check, apart from the lock.
@@ -94,7 +61,7 @@ pub(crate) enum Check {
     Whole {
         object: ObjectId,
         generation: u32,
-        whole: Vec<Hasher>,
+        worker: Worker,
     },
     Piece {
         object: ObjectId,
@@ -127,50 +94,46 @@ impl Judge {
             pieces: Vec::new(),
             digests: Vec::new(),
             whole: None,
+            workers: 0,
+            runs: 0,
             good: RangeSet::new(),
             readable,
             unmixed: false,
         }
     }
 
-    pub(crate) fn add_digest(&mut self, d: Judgement<Digest>) {
+    pub(crate) fn add_digest(&mut self, d: Judgement<Digest>, after: &mut After) {
         if self.digests.iter().any(|x| x.what == d.what && x.trust == d.trust) {
             return;
         }
         self.digests.push(d);
         // Another algorithm needs the bytes from the start.
-        if self.whole.as_ref().is_none_or(|w| !w.busy) {
-            self.whole = None;
-        }
-        self.make_whole();
+        self.hash_anew(after);
     }
 
-    pub(crate) fn add_pieces(&mut self, p: Judgement<Table>) {
-        self.pieces.push(p);
-    }
-
-    fn make_whole(&mut self) {
-        if self.whole.is_none() && !self.digests.is_empty() {
-            let hashers = self.digests.iter().map(|d| d.what.algorithm().hasher()).collect();
-            self.whole = Some(Whole {
-                hashers: Some(hashers),
-                hashed_to: 0,
-                queued_to: 0,
-                queue: VecDeque::new(),
-                busy: false,
-            });
+    /// Judges by a table of pieces. One that is known already knows more by now: what it could not tell is asked again.
+    pub(crate) fn add_pieces(&mut self, p: Judgement<Table>, after: &mut After) {
+        let same = |x: &&mut Judgement<Table>| {
+            x.trust == p.trust && x.author == p.author && x.what.is_the_same(&p.what)
+        };
+        match self.pieces.iter_mut().find(same) {
+            Some(known) => {
+                known.what.ask_again();
+                after.discard(p);
+            }
+            None => self.pieces.push(p),
         }
     }
 
-    pub(crate) fn reset(&mut self) {
-        self.whole = None;
+    /// The object starts over.
+    pub(crate) fn reset(&mut self, after: &mut After) {
         self.good.clear();
-        self.pieces.iter_mut().for_each(|p| p.what.good.clear());
-        self.make_whole();
+        self.pieces.iter_mut().for_each(|p| p.what.forget(&(0..u64::MAX)));
+        self.hash_anew(after);
     }
 
     pub(crate) fn busy(&self) -> bool {
-        self.whole.as_ref().is_some_and(|w| w.busy)
+        self.workers > 0
     }
 
     pub(crate) fn has_pieces(&self) -> bool {
@@ -221,7 +184,7 @@ impl Judge {
             for t in self.trusted() {
                 match t.piece(at) {
                     Some(r) => {
-                        good &= t.good.covers(&r);
+                        good &= t.is_good(&r);
                         end = end.min(r.end);
                     }
                     None => end = end.min(t.behind(at)),
@@ -235,79 +198,51 @@ impl Judge {
         out
     }
 
-    /// The trusted pieces that lie in `range`, and who judges each.
-    fn pieces_within(&self, range: &Range<u64>) -> Vec<(Range<u64>, Arc<dyn Proof>)> {
+    /// The trusted pieces that lie in `range`, by the numbers of their tables.
+    fn pieces_within(&self, range: &Range<u64>) -> Vec<(usize, Range<u64>)> {
         let mut out = Vec::new();
-        for t in self.trusted() {
+        for (n, t) in self.pieces.iter().enumerate().filter(|(_, p)| p.trust != Trust::Claimed) {
             let mut at = range.start;
             while at < range.end {
-                let Some(r) = t.piece(at) else {
-                    at = t.behind(at);
+                let Some(r) = t.what.piece(at) else {
+                    at = t.what.behind(at);
                     continue;
                 };
                 at = r.end;
                 if r.start >= range.start && r.end <= range.end {
-                    out.push((r, t.proof.clone()));
+                    out.push((n, r));
                 }
             }
         }
         out
     }
 
-    /// Bytes are missing again: what was said of pieces with them is void.
-    pub(crate) fn forget(&mut self, range: &Range<u64>) {
-        self.pieces.iter_mut().for_each(|p| p.what.good.remove(range));
+    /// Whether a trusted table will know more of `range` later.
+    fn expects_more(&self, range: &Range<u64>) -> bool {
+        self.trusted().any(|t| {
+            let mut at = if t.is_told(range) { range.end } else { range.start };
+            while at < range.end {
+                if t.not_yet(at) {
+                    return true;
+                }
+                at = t.piece(at).map_or_else(|| t.behind(at), |r| r.end);
+            }
+            false
+        })
+    }
+
+    /// Bytes are missing again: what was said of pieces with them is void, and a digest that has seen them, too.
+    pub(crate) fn forget(&mut self, range: &Range<u64>, after: &mut After) {
+        self.pieces.iter_mut().for_each(|p| p.what.forget(range));
+        if self.whole.as_ref().is_some_and(|w| w.has_seen(range)) {
+            self.hash_anew(after);
+        }
     }
 
     /// As far as this no trusted piece begins behind `at`, which is in none.
     pub(crate) fn unproven_to(&self, at: u64) -> u64 {
-        self.trusted()
-            .filter_map(|Table { window, proof, .. }| {
-                match proof.piece_at(at) {
-                    _ if window.start > at => Some(window.start),
-                    // One that sticks out of the window.
-                    Piece::At(r) => Some(r.end),
-                    _ => proof.next_after(at),
-                }
-            })
-            .filter(|next| *next > at)
-            .min()
-            .unwrap_or(u64::MAX)
+        self.trusted().filter_map(|t| t.begins_behind(at)).min().unwrap_or(u64::MAX)
     }
-
-    /// Bytes are on their way to the sink: if they are just what the digest waits for, it takes them along. Returns
-    /// the hashers for a worker where none runs.
-    pub(crate) fn offer(
-        &mut self,
-        at: u64,
-        bufs: &[Bytes],
-        len: u64,
-        permit: &Arc<Permit>,
-    ) -> Option<Vec<Hasher>> {
-        let w = self.whole.as_mut().filter(|w| w.queued_to == at)?;
-        w.queue.push_back((bufs.to_vec(), permit.clone()));
-        w.queued_to += len;
-        if w.busy {
-            return None;
-        }
-        w.busy = true;
-        w.hashers.take()
-    }
-
-    /// Starts a worker where bytes that were written wait for the digest.
-    fn catch_up(&mut self, v: &ObjectView) -> Option<Vec<Hasher>> {
-        let readable = self.readable;
-        let w = self.whole.as_mut().filter(|w| readable && !w.busy)?;
-        if written_to(v, w.hashed_to) <= w.hashed_to {
-            return None;
-        }
-        w.busy = true;
-        w.hashers.take()
-    }
-}
-
-fn inside(r: &Range<u64>, window: &Span) -> bool {
-    r.start >= window.start && window.end.is_none_or(|e| r.end <= e)
 }
 
 /// The end of the run that begins at `at` and whose writes have returned.
@@ -325,8 +260,8 @@ fn wrong(why: impl std::fmt::Display) -> Error {
 impl Ledger {
     pub(super) async fn check(self: Arc<Self>, check: Check) {
         match check {
-            Check::Whole { object, generation, whole } => {
-                self.clone().hash_along(object, generation, whole).await;
+            Check::Whole { object, generation, worker } => {
+                self.clone().hash_along(object, generation, worker).await;
             }
             Check::Piece { object, generation, piece, proof, table } => {
                 let verdict = self.judge_piece(object, &piece, &*proof).await;

@@ -1,6 +1,6 @@
 //! Digests of the whole: hashed along a frontier, and what they say at the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,10 +11,37 @@ use crate::digest::Hasher;
 use crate::error::Error;
 use crate::event::{EventKind, VerifiedBy};
 use crate::object::{ObjectId, PartyId, SourceId, Trust};
-use crate::verify::Verdict;
+use crate::verify::{Proof, Verdict};
 
-use super::super::{After, Ledger, State};
-use super::{Check, Conclusion, STEP, written_to, wrong};
+use super::super::{After, Ledger, ObjectView, State};
+use super::{Check, Conclusion, Judge, STEP, written_to, wrong};
+
+/// Hashes along the frontier.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// Which beginning this is: what a worker of an earlier one brings is not taken.
+    run: u64,
+    /// With a worker while one runs.
+    hashers: Option<Vec<Hasher>>,
+    hashed_to: u64,
+    /// Where the next bytes offered would have to begin.
+    queued_to: u64,
+    queue: VecDeque<(Vec<Bytes>, Arc<Permit>)>,
+}
+
+impl Whole {
+    /// Whether some of these bytes were hashed, or are with a worker.
+    pub(super) fn has_seen(&self, range: &Range<u64>) -> bool {
+        self.queued_to > range.start
+    }
+}
+
+/// The hashers of a digest on their way to a worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    run: u64,
+    hashers: Vec<Hasher>,
+}
 
 enum Job {
     Hash(Vec<Bytes>, Arc<Permit>),
@@ -22,29 +49,126 @@ enum Job {
     Over,
 }
 
+impl Judge {
+    /// Begins the digest anew: with another algorithm, or because bytes that it has seen are missing again.
+    pub(super) fn hash_anew(&mut self, after: &mut After) {
+        if let Some(old) = self.whole.take() {
+            after.discard(old.queue);
+        }
+        if self.digests.is_empty() {
+            return;
+        }
+        self.runs += 1;
+        self.whole = Some(Whole {
+            run: self.runs,
+            hashers: Some(self.digests.iter().map(|d| d.what.algorithm().hasher()).collect()),
+            hashed_to: 0,
+            queued_to: 0,
+            queue: VecDeque::new(),
+        });
+    }
+
+    fn send(&mut self) -> Option<Worker> {
+        let w = self.whole.as_mut()?;
+        let hashers = w.hashers.take()?;
+        self.workers += 1;
+        Some(Worker { run: w.run, hashers })
+    }
+
+    /// Bytes are on their way to the sink: if they are just what the digest waits for, it takes them along. Returns
+    /// the hashers for a worker where none runs.
+    pub(crate) fn offer(
+        &mut self,
+        at: u64,
+        bufs: &[Bytes],
+        len: u64,
+        permit: &Arc<Permit>,
+    ) -> Option<Worker> {
+        // What a piece may still take back is hashed once it cannot. What leaves for a sink that cannot be read was
+        // judged before.
+        let early = self.readable && !self.pieces.is_empty();
+        let w = self.whole.as_mut().filter(|w| w.queued_to == at && !early)?;
+        w.queue.push_back((bufs.to_vec(), permit.clone()));
+        w.queued_to += len;
+        self.send()
+    }
+
+    /// Where the digest may go on to from `at`, one step at most: bytes whose writes have returned, and that no piece
+    /// takes back any more. (`rest`: nothing is judged any more, whatever was not.)
+    fn settled_to(&self, v: &ObjectView, at: u64, rest: bool) -> u64 {
+        let end = written_to(v, at).min(at.saturating_add(STEP));
+        let mut to = at;
+        while to < end && self.readable && !rest {
+            let mut next = end;
+            for p in &self.pieces {
+                match p.what.piece(to) {
+                    Some(r) if !p.what.is_told(&r) => return to,
+                    Some(r) => next = next.min(r.end),
+                    None => next = next.min(p.what.behind(to)),
+                }
+            }
+            to = next;
+        }
+        end
+    }
+
+    /// Starts a worker where bytes that were written wait for the digest.
+    fn catch_up(&mut self, v: &ObjectView, rest: bool) -> Option<Worker> {
+        let w = self.whole.as_ref().filter(|w| self.readable && w.hashers.is_some())?;
+        if self.settled_to(v, w.hashed_to, rest) <= w.hashed_to {
+            return None;
+        }
+        self.send()
+    }
+}
+
 impl State {
-    /// What the last proofs say once every byte is there.
-    pub(crate) fn conclude(&mut self, object: ObjectId, after: &mut After) -> Conclusion {
+    /// Starts a worker where bytes wait for the digest of the whole.
+    pub(super) fn catch_up(&mut self, object: ObjectId, after: &mut After) {
+        let rest = self.at_rest(object).is_some();
         let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
+            return;
+        };
+        if v.closed && s.prepared {
+            return;
+        }
+        if let Some(worker) = s.judge.catch_up(v, rest) {
+            after.checks.push(Check::Whole { object, generation: v.generation, worker });
+        }
+    }
+
+    /// The object's length, once every byte of it is there, and no piece of it is being checked or taken back.
+    fn at_rest(&self, object: ObjectId) -> Option<u64> {
+        let (s, v) = (self.objects.get(&object)?, self.board.objects.get(&object)?);
+        let len = v.len.filter(|l| v.done.covers(&(0..*l)))?;
+        let wrong = self.retract.iter().any(|(o, ..)| *o == object);
+        (!wrong && v.held.is_empty() && s.checking.is_empty()).then_some(len)
+    }
+
+    /// The trusted proofs, once every byte is there and nobody looks at one any more: their last word is to be heard.
+    /// With it the object's generation.
+    fn may_conclude(&mut self, object: ObjectId, after: &mut After) -> Option<(u32, Vec<Arc<dyn Proof>>)> {
+        let len = self.at_rest(object)?;
+        if self.objects.get(&object)?.judge.busy() || self.board.objects.get(&object)?.closed {
+            return None;
+        }
+        // Some pieces may be known by now that were not when their bytes came.
+        self.judge_written(object, &(0..len), after);
+        let (s, v) = (self.objects.get(&object)?, self.board.objects.get(&object)?);
+        let found = !s.checking.is_empty() || s.judge.busy();
+        if found || (self.discovering > 0 && s.judge.expects_more(&(0..len))) {
+            return None;
+        }
+        Some((v.generation, s.judge.trusted().map(|t| t.proof.clone()).collect()))
+    }
+
+    /// What the last proofs say once every byte is there; `said` is what those said that speak of the whole.
+    fn conclude(&mut self, object: ObjectId, said: &[Verdict]) -> Conclusion {
+        let (Some(s), Some(v)) = (self.objects.get(&object), self.board.objects.get(&object)) else {
             return Conclusion::Wait;
         };
         let Some(len) = v.len else { return Conclusion::Wait };
-        let pending = self.retract.iter().any(|(o, ..)| *o == object);
-        if v.closed
-            || pending
-            || !v.done.covers(&(0..len))
-            || !v.held.is_empty()
-            || !s.checking.is_empty()
-            || s.judge.busy()
-        {
-            return Conclusion::Wait;
-        }
-        if let Some(whole) = s.judge.catch_up(v) {
-            after.checks.push(Check::Whole { object, generation: v.generation, whole });
-            return Conclusion::Wait;
-        }
-        if s.judge.pieces.iter().any(|p| p.trust != Trust::Claimed && p.what.proof.conclude() == Verdict::Bad)
-        {
+        if said.contains(&Verdict::Bad) {
             return Conclusion::Bad(wrong("the checksum of the whole is wrong"));
         }
         let authors: BTreeSet<SourceId> = s
@@ -56,11 +180,9 @@ impl State {
         let own = |author: Option<SourceId>| {
             s.resumed == 0 && author.is_some_and(|a| authors.iter().all(|x| *x == a))
         };
-        let mut by = if v.verified.covers(&(0..len)) && s.judge.has_pieces() {
-            VerifiedBy::Pieces
-        } else {
-            VerifiedBy::Transport
-        };
+        let pieces = v.verified.covers(&(0..len)) && s.judge.has_pieces();
+        let mut by =
+            if pieces || said.contains(&Verdict::Good) { VerifiedBy::Pieces } else { VerifiedBy::Transport };
         if let Some(w) = &s.judge.whole {
             let Some(hashers) = w.hashers.as_ref().filter(|_| w.hashed_to == len) else {
                 return Conclusion::Bad(wrong("its checksum could not be computed"));
@@ -133,39 +255,83 @@ impl State {
         &mut self,
         object: ObjectId,
         generation: u32,
+        run: u64,
         hashers: &mut Option<Vec<Hasher>>,
         after: &mut After,
     ) -> Job {
+        let rest = self.at_rest(object).is_some();
         let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
             return Job::Over;
         };
-        let readable = s.judge.readable;
-        let Some(w) = s.judge.whole.as_mut() else { return Job::Over };
-        if v.generation == generation {
-            if let Some((bufs, permit)) = w.queue.pop_front() {
+        let judge = &mut s.judge;
+        let settled = judge.whole.as_ref().map_or(0, |w| judge.settled_to(v, w.hashed_to, rest));
+        if let Some(w) = judge.whole.as_mut().filter(|w| w.run == run) {
+            if v.generation != generation {
+                after.discard(std::mem::take(&mut w.queue));
+            } else if let Some((bufs, permit)) = w.queue.pop_front() {
                 return Job::Hash(bufs, permit);
+            } else if judge.readable && settled > w.hashed_to {
+                w.queued_to = settled;
+                return Job::Read(w.hashed_to..settled);
+            } else {
+                w.hashers = hashers.take();
             }
-            let end = written_to(v, w.hashed_to).min(w.hashed_to + STEP);
-            if readable && end > w.hashed_to {
-                w.queued_to = end;
-                return Job::Read(w.hashed_to..end);
-            }
-            w.hashers = hashers.take();
-        } else {
-            w.queue.clear();
         }
-        w.busy = false;
+        judge.workers -= 1;
         after.wake_driver();
         Job::Over
+    }
+
+    /// A worker could not go on.
+    fn hashing_failed(
+        &mut self,
+        object: ObjectId,
+        generation: u32,
+        run: u64,
+        error: Error,
+        after: &mut After,
+    ) {
+        let Some(s) = self.objects.get_mut(&object) else { return };
+        s.judge.workers -= 1;
+        after.wake_driver();
+        let v = self.board.objects.get(&object);
+        let same = v.is_some_and(|v| v.generation == generation);
+        // Bytes that are no longer wanted for this cannot fail the job.
+        if same && s.judge.whole.as_ref().is_some_and(|w| w.run == run) {
+            self.fail_job(error, after);
+        }
     }
 }
 
 impl Ledger {
+    /// What the last proofs say of an object. They are asked without the lock.
+    pub(crate) async fn conclude(self: &Arc<Self>, object: ObjectId) -> Conclusion {
+        let Some((generation, proofs)) = self.with(|s, after| s.may_conclude(object, after)) else {
+            return Conclusion::Wait;
+        };
+        let said = if proofs.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.compute.run(move || proofs.iter().map(|p| p.conclude()).collect()).await
+        };
+        self.with(|s, after| match said {
+            Err(e) => {
+                s.fail_job(e, after);
+                Conclusion::Wait
+            }
+            // Something may have happened meanwhile.
+            Ok(said) => match s.may_conclude(object, after) {
+                Some((now, _)) if now == generation => s.conclude(object, &said),
+                _ => Conclusion::Wait,
+            },
+        })
+    }
+
     /// Hashes along the frontier until nothing more is there.
-    pub(super) async fn hash_along(self: Arc<Self>, object: ObjectId, generation: u32, hashers: Vec<Hasher>) {
-        let mut hashers = Some(hashers);
+    pub(super) async fn hash_along(self: Arc<Self>, object: ObjectId, generation: u32, worker: Worker) {
+        let (run, mut hashers) = (worker.run, Some(worker.hashers));
         loop {
-            let job = self.with(|s, after| s.next_to_hash(object, generation, &mut hashers, after));
+            let job = self.with(|s, after| s.next_to_hash(object, generation, run, &mut hashers, after));
             let (bufs, permit, len) = match job {
                 Job::Over => return,
                 Job::Hash(bufs, permit) => {
@@ -175,11 +341,7 @@ impl Ledger {
                 Job::Read(r) => match self.sink.read(object, r.clone()).await {
                     Ok(b) => (vec![b], None, r.end - r.start),
                     Err(e) => {
-                        self.with(|s, after| {
-                            s.next_to_hash(object, u32::MAX, &mut None, after);
-                            s.fail_job(e, after);
-                        });
-                        return;
+                        return self.with(|s, after| s.hashing_failed(object, generation, run, e, after));
                     }
                 },
             };
@@ -198,16 +360,12 @@ impl Ledger {
             drop(permit);
             match done {
                 Ok(h) => hashers = Some(h),
-                Err(e) => {
-                    self.with(|s, after| s.fail_job(e, after));
-                    return;
-                }
+                Err(e) => return self.with(|s, after| s.hashing_failed(object, generation, run, e, after)),
             }
             self.with(|s, _| {
                 let same = s.board.objects.get(&object).is_some_and(|v| v.generation == generation);
-                if let Some(w) =
-                    s.objects.get_mut(&object).and_then(|o| o.judge.whole.as_mut()).filter(|_| same)
-                {
+                let whole = s.objects.get_mut(&object).and_then(|o| o.judge.whole.as_mut());
+                if let Some(w) = whole.filter(|w| same && w.run == run) {
                     w.hashed_to += len;
                 }
             });

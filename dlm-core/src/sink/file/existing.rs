@@ -10,11 +10,13 @@ use rustix::fs::Stat;
 use super::dir::{Dir, is_file, size};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind, Result};
+use crate::event::VerifiedBy;
 use crate::object::FileSpec;
 
 const CHUNK: usize = 1 << 20;
 
-/// Whether the file has all of the digests; or, with none to compare, the source's length and modification time.
+/// What says that this is the file: it has all of the digests; or, with none to compare, the source's length and
+/// modification time. `None`: it is another one.
 /// `stop` ends a long read early.
 pub(super) fn is_right(
     dir: &Dir,
@@ -23,17 +25,17 @@ pub(super) fn is_right(
     spec: &FileSpec,
     digests: &[Digest],
     stop: &AtomicBool,
-) -> Result<bool> {
+) -> Result<Option<VerifiedBy>> {
     if !is_file(stat) || spec.len.is_some_and(|l| l != size(stat)) {
-        return Ok(false);
+        return Ok(None);
     }
-    let Some(mut file) = dir.read_file(name)? else { return Ok(false) };
+    let Some(mut file) = dir.read_file(name)? else { return Ok(None) };
     let whole = spec.range.start == 0 && (spec.range.end.is_none() || spec.range.end == spec.len);
     if digests.is_empty() || !whole {
         // Without a length there is too little to compare.
-        let (Some(_), Some(want)) = (spec.len, spec.mtime) else { return Ok(false) };
+        let (Some(_), Some(want)) = (spec.len, spec.mtime) else { return Ok(None) };
         let have = file.metadata().and_then(|m| m.modified()).map_err(|e| dir.error("look at", name, e))?;
-        return Ok(seconds(have) == seconds(want));
+        return Ok((seconds(have) == seconds(want)).then_some(VerifiedBy::Transport));
     }
     let mut hashers: Vec<Hasher> = digests.iter().map(|d| d.algorithm().hasher()).collect();
     let mut buf = vec![0; CHUNK];
@@ -50,7 +52,9 @@ pub(super) fn is_right(
             Err(e) => return Err(dir.error("read", name, e)),
         }
     }
-    Ok(hashers.into_iter().zip(digests).all(|(h, d)| h.finish() == *d))
+    let right = hashers.into_iter().zip(digests).all(|(h, d)| h.finish() == *d);
+    let strongest = digests.iter().map(Digest::algorithm).max();
+    Ok(strongest.filter(|_| right).map(VerifiedBy::Digest))
 }
 
 /// Whole seconds since 1970: what protocols carry.

@@ -13,6 +13,7 @@ use super::part::{Opened, Part};
 use super::slot::{Slot, Stage};
 use super::{Home, Shared, lock, names};
 use crate::error::{Error, Kind, Result};
+use crate::event::VerifiedBy;
 use crate::object::{FileKind, FileSpec};
 use crate::sink::Prepared;
 
@@ -22,7 +23,7 @@ const TRIES: u32 = 8;
 /// What became of a name that something has.
 enum Taken {
     /// By the finished file, or by something that is to be left.
-    Done,
+    Done(VerifiedBy),
     /// By something that the commit will replace.
     Replace,
     /// The file takes another name.
@@ -86,10 +87,10 @@ impl Shared {
                 None => None,
             };
             let opened = match taken {
-                Some(Taken::Done) => {
+                Some(Taken::Done(by)) => {
                     self.sweep(&dir, &name)?;
                     let slot = Slot::new(spec.clone(), dir.path().to_owned(), name, Stage::Complete);
-                    return Ok((slot, Prepared::Complete));
+                    return Ok((slot, Prepared::Complete(by)));
                 }
                 Some(Taken::Number) => {
                     let (n, part) = self.number(&dir, &first)?;
@@ -139,13 +140,13 @@ impl Shared {
             return Err(exists(dir, name, "a folder has this name"));
         }
         match self.options.if_exists {
-            IfExists::Skip => Ok(Taken::Done),
+            IfExists::Skip => Ok(Taken::Done(VerifiedBy::Transport)),
             IfExists::Overwrite => Ok(Taken::Replace),
             IfExists::Rename => Ok(Taken::Number),
-            IfExists::Fail if is_right(dir, name, stat, spec, &self.options.digests, &self.closed)? => {
-                Ok(Taken::Done)
-            }
-            IfExists::Fail => Err(exists(dir, name, "the name is taken")),
+            IfExists::Fail => match is_right(dir, name, stat, spec, &self.options.digests, &self.closed)? {
+                Some(by) => Ok(Taken::Done(by)),
+                None => Err(exists(dir, name, "the name is taken")),
+            },
         }
     }
 

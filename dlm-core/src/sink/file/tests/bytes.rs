@@ -138,7 +138,7 @@ async fn one_object_over_many_files() {
         file(6, "t/d", 9..12),
     ];
     let done: Vec<_> = s.prepare(&files).await.into_iter().map(|(_, r)| r.unwrap()).collect();
-    assert_eq!(done.iter().position(|p| *p == Prepared::Complete), Some(1));
+    assert_eq!(done.iter().position(|p| matches!(p, Prepared::Complete(_))), Some(1));
     assert_eq!(write(&s, 10, "lmnopq").await.unwrap_err().kind(), Kind::Bug, "no file has these bytes");
     s.set_len(O, 12).await.unwrap();
     write(&s, 1, "bcdefgHIj").await.unwrap();

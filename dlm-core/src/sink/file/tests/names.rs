@@ -1,6 +1,10 @@
 //! Final names: taken, numbered, replaced, the user's own.
 
 use super::*;
+use crate::event::VerifiedBy;
+
+const BY_DIGEST: Prepared = Prepared::Complete(VerifiedBy::Digest(crate::Algorithm::Crc32c));
+const BY_NO_DIGEST: Prepared = Prepared::Complete(VerifiedBy::Transport);
 
 #[tokio::test]
 async fn names_that_are_taken() {
@@ -16,7 +20,7 @@ async fn names_that_are_taken() {
     }
     for n in ["f.bin", "link"] {
         assert_eq!(prepare(&sink(IfExists::Fail), spec(n, None)).await.unwrap_err().kind(), Kind::Exists);
-        assert_eq!(prepare(&sink(IfExists::Skip), spec(n, None)).await.unwrap(), Prepared::Complete);
+        assert_eq!(prepare(&sink(IfExists::Skip), spec(n, None)).await.unwrap(), BY_NO_DIGEST);
     }
     assert_eq!(ls(dir.path()), ["f.bin", "folder", "link"]);
 
@@ -55,23 +59,23 @@ async fn a_finished_file_needs_no_transfer() {
     std::fs::write(p("f.part.dlm"), "dlm-journal 1\n").unwrap();
     std::fs::hard_link(p("f"), p("f.part")).unwrap();
     let s = with(vec![right.clone()]);
-    assert_eq!(prepare(&s, spec("f", None)).await.unwrap(), Prepared::Complete);
+    assert_eq!(prepare(&s, spec("f", None)).await.unwrap(), BY_DIGEST);
     assert_eq!(ls(dir.path()), ["f"]);
     assert_eq!(s.read(O, 0..3).await.unwrap(), "123");
     commit(&s).await.unwrap();
 
     for (digests, spec, complete) in [
-        (vec![right.clone()], spec("f", Some(9)), true),
-        (vec![right.clone()], spec("f", Some(8)), false),
-        (vec![right, wrong.clone()], spec("f", Some(9)), false),
-        (vec![wrong], spec("f", Some(9)).modified(mtime), false),
-        (vec![], spec("f", Some(9)).modified(mtime), true),
-        (vec![], spec("f", Some(9)).modified(mtime.map(|t| t + Duration::from_secs(1))), false),
-        (vec![], spec("f", None).modified(mtime), false),
-        (vec![], spec("f", Some(9)), false),
+        (vec![right.clone()], spec("f", Some(9)), Some(BY_DIGEST)),
+        (vec![right.clone()], spec("f", Some(8)), None),
+        (vec![right, wrong.clone()], spec("f", Some(9)), None),
+        (vec![wrong], spec("f", Some(9)).modified(mtime), None),
+        (vec![], spec("f", Some(9)).modified(mtime), Some(BY_NO_DIGEST)),
+        (vec![], spec("f", Some(9)).modified(mtime.map(|t| t + Duration::from_secs(1))), None),
+        (vec![], spec("f", None).modified(mtime), None),
+        (vec![], spec("f", Some(9)), None),
     ] {
         let done = prepare(&with(digests), spec).await;
-        assert_eq!(done.as_ref().ok(), complete.then_some(&Prepared::Complete), "{done:?}");
+        assert_eq!(done.as_ref().ok(), complete.as_ref(), "{done:?}");
         assert!(done.is_ok() || done.unwrap_err().kind() == Kind::Exists);
     }
     assert_eq!(ls(dir.path()), ["f"]);
