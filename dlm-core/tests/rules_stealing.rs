@@ -145,7 +145,6 @@ fn a_request_is_granted_by_the_bindings_own_rate() {
 }
 
 #[test]
-#[ignore = "the policy does not look at what a cut costs"]
 fn where_a_cut_costs_nothing_requests_are_about_two_seconds() {
     let cheap = granted(2e6, Caps::RANGES.abort(AbortCost::Stream));
     assert!(!cheap.is_empty() && cheap.iter().all(|s| *s <= 2.5), "{cheap:?}");
@@ -168,7 +167,6 @@ fn a_fast_source_takes_over_the_tail_of_a_slow_one() {
 }
 
 #[test]
-#[ignore = "a lease is taken back only when a racer has delivered all of it"]
 fn a_slow_source_gives_its_connections_up_to_a_fast_one() {
     // It is found first, and takes all that -x allows.
     let slow = Server::new("slow", data(), 1e5);
@@ -179,7 +177,6 @@ fn a_slow_source_gives_its_connections_up_to_a_fast_one() {
 }
 
 #[test]
-#[ignore = "stalled leases keep all the places that -x has, and nobody races them"]
 fn sources_that_stall_on_every_connection_are_raced() {
     let mut stalls = SimRanged::new("stalls", 2e6);
     stalls.stall = Some(3_000_000);
@@ -224,7 +221,6 @@ fn stalled_and_steady(len: usize, policy: impl Fn() -> Box<dyn Scheduler> + Send
 }
 
 #[test]
-#[ignore = "what is left is not thought worth a connection, by a speed that is over"]
 fn a_short_rest_of_somebody_silent_is_raced() {
     // Two have about half of it each; of one half the last bytes never come.
     let mut stalls = SimRanged::new("stalls", 2e6);

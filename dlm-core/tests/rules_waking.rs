@@ -19,6 +19,8 @@ use tokio::time::Instant;
 
 const MB: u64 = 1 << 20;
 const LEN: u64 = 64 * MB;
+/// Long enough for everybody to run, and too short for a lease that delivers nothing to look stalled.
+const SHORT: Duration = Duration::from_millis(100);
 
 fn lease(claim: WorkClaim) -> Lease {
     match claim {
@@ -291,11 +293,11 @@ fn a_new_object_wakes_whom_it_serves() {
                 for d in all {
                     work.learn(d).await?;
                 }
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(SHORT).await;
                 assert_eq!(mine.woken() + others.woken(), 0, "nobody has it yet");
                 work.learn(bind(me.get().unwrap(), id, Caps::RANGES.max_parallel(1), strong(Some(LEN))))
                     .await?;
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(SHORT).await;
                 done.send((mine.woken(), others.woken())).await.unwrap();
                 work.stopped().await;
                 drop((first, mine, others));

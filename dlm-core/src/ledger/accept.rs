@@ -309,6 +309,12 @@ impl State {
         }
     }
 
+    pub(super) fn waits(&mut self, id: LeaseId, now: Instant) {
+        if let Some(l) = self.board.leases.get_mut(&id) {
+            l.meter.pause(now);
+        }
+    }
+
     pub(super) fn waited(&mut self, id: LeaseId, pause: Duration) {
         if let Some(l) = self.board.leases.get_mut(&id) {
             l.meter.exclude(pause);

@@ -281,9 +281,21 @@ impl LeaseView {
     pub fn rate(&self) -> Option<f64> {
         self.meter.rate()
     }
-    /// For how long it has delivered nothing.
+    /// For how long it has delivered nothing although it could: while it waits for ourselves this stands still.
     pub fn silent(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.last_put)
+        self.meter.waiting().unwrap_or(now).saturating_duration_since(self.last_put)
+    }
+    /// The longest it took from one delivery to the next, pauses of our own not counted.
+    pub fn longest_gap(&self) -> Duration {
+        self.meter.longest_gap()
+    }
+    /// For how long we ourselves kept it waiting until now: for a rate limit, for memory.
+    pub fn paused(&self, now: Instant) -> Duration {
+        self.meter.paused(now)
+    }
+    /// Bytes accepted from it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
     /// For how long it has existed.
     pub fn age(&self, now: Instant) -> Duration {

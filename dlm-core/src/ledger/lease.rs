@@ -136,7 +136,9 @@ impl Lease {
         let began = Instant::now();
         let mut waited = false;
         while let Some(wait) = self.room(Instant::now()) {
-            waited = true;
+            if !std::mem::replace(&mut waited, true) {
+                self.ledger.with(|s, _| s.waits(self.seed.id, began));
+            }
             // Created before the state was looked at again, so that no change in between is missed.
             let revoked = self.seed.token.cancelled();
             match wait {

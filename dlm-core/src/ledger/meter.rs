@@ -12,6 +12,11 @@ pub(crate) struct Meter {
     rate: Option<f64>,
     bytes: u64,
     since: Option<Instant>,
+    last: Option<Instant>,
+    gap: Duration,
+    /// Since when we keep it waiting, and how long we did before.
+    waiting: Option<Instant>,
+    paused: Duration,
 }
 
 impl Meter {
@@ -25,17 +30,43 @@ impl Meter {
         self.since.get_or_insert(now);
     }
 
-    /// Time that does not count.
+    /// The longest it took from one delivery to the next, pauses of our own not counted.
+    pub(crate) fn longest_gap(&self) -> Duration {
+        self.gap
+    }
+
+    /// Since when it waits for ourselves, if it does.
+    pub(crate) fn waiting(&self) -> Option<Instant> {
+        self.waiting
+    }
+
+    /// For how long it waited for ourselves, until now.
+    pub(crate) fn paused(&self, now: Instant) -> Duration {
+        self.paused + self.waiting.map_or(Duration::ZERO, |w| now.saturating_duration_since(w))
+    }
+
+    /// It begins to wait for ourselves: time that will not count.
+    pub(crate) fn pause(&mut self, now: Instant) {
+        self.waiting = Some(now);
+    }
+
+    /// It waited for ourselves for this long: time that does not count.
     pub(crate) fn exclude(&mut self, pause: Duration) {
-        if let Some(s) = &mut self.since {
-            *s += pause;
+        for t in [&mut self.since, &mut self.last].into_iter().flatten() {
+            *t += pause;
         }
+        self.waiting = None;
+        self.paused += pause;
     }
 
     /// Bytes came. Returns a new sample when there is one.
     pub(crate) fn add(&mut self, bytes: u64, now: Instant) -> Option<f64> {
         let since = *self.since.get_or_insert(now);
         self.bytes += bytes;
+        self.waiting = None;
+        if let Some(last) = self.last.replace(now) {
+            self.gap = self.gap.max(now.saturating_duration_since(last));
+        }
         let took = now.saturating_duration_since(since);
         if took < SAMPLE {
             return None;
@@ -71,5 +102,25 @@ mod tests {
         let (a, b) = (a.rate().unwrap(), b.rate().unwrap());
         assert!((90e3..=110e3).contains(&a), "{a}");
         assert!((22e3..=28e3).contains(&b), "{b}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_is_between_two_deliveries_and_a_pause_is_ours() {
+        let ms = Duration::from_millis;
+        let mut m = Meter::default();
+        m.start(Instant::now());
+        // Until the first bytes came it was no gap.
+        tokio::time::sleep(ms(900)).await;
+        m.add(1000, Instant::now());
+        for (theirs, ours) in [(100, 0), (300, 500), (200, 200)] {
+            m.pause(Instant::now());
+            tokio::time::sleep(ms(ours)).await;
+            m.exclude(ms(ours));
+            tokio::time::sleep(ms(theirs)).await;
+            m.add(1000, Instant::now());
+        }
+        m.pause(Instant::now());
+        tokio::time::sleep(ms(50)).await;
+        assert_eq!((m.longest_gap(), m.paused(Instant::now())), (ms(300), ms(750)));
     }
 }
