@@ -344,7 +344,7 @@ fn dead_sources_are_given_up_and_do_not_take_turns() {
             let e = outcome(Engine::builder(), spec, &lines, First::Gone).await.unwrap_err();
             println!("{x} {} s {e:?}", began.elapsed().as_secs_f64());
             assert_eq!(e.kind(), Kind::Timeout);
-            assert!(began.elapsed() < Duration::from_secs(300), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_mins(5), "{:?}", began.elapsed());
         });
     }
 }
