@@ -79,7 +79,7 @@ impl Stale {
         if let Some(b) = all.iter().filter(mine).find(whole) {
             // First of all, because it is seldom to be had.
             if let Some(r) = board.leases().find(|l| l.raced()) {
-                kinds.push(("to race what is raced", Grant::Race { of: r.id(), binding: b.id() }));
+                kinds.push(("to race what is raced", Grant::Race { of: r.id(), from: 0, binding: b.id() }));
             }
             if o.frontier() > 0 {
                 kinds.push(("of bytes that are there", fetch(b.id(), 0, Some(free.end))));
@@ -93,7 +93,7 @@ impl Stale {
                 kinds.push(("of one connection too many", fetch(b.id(), free.start, None)));
             }
             let ended = LeaseId(1 << 40);
-            kinds.push(("to race a lease that ended", Grant::Race { of: ended, binding: b.id() }));
+            kinds.push(("to race a lease that ended", Grant::Race { of: ended, from: 0, binding: b.id() }));
         }
         if let Some(b) = all.iter().filter(mine).find(|b| b.window().end.is_some_and(|e| e < free.end)) {
             kinds.push(("outside the window", fetch(b.id(), free.end - 1, None)));
@@ -104,7 +104,10 @@ impl Stale {
         if let Some(b) = all.iter().find(|b| b.source() != who.source) {
             kinds.push(("by somebody else's binding", fetch(b.id(), free.start, Some(free.end))));
             if let Some(l) = board.leases().find(|l| l.race_of().is_none() && !l.raced()) {
-                kinds.push(("to race by somebody else's", Grant::Race { of: l.id(), binding: b.id() }));
+                kinds.push((
+                    "to race by somebody else's",
+                    Grant::Race { of: l.id(), from: 0, binding: b.id() },
+                ));
             }
         }
         kinds.push(("by a binding that never was", fetch(BindingId(1 << 20), free.start, None)));

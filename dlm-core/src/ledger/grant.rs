@@ -109,9 +109,11 @@ impl State {
                 self.lease(w, binding, span, None, now)
                     .map_or(Decision::Wait, |g| Decision::Lease(Box::new(g)))
             }
-            Grant::Race { of, binding } if mine(binding) && self.may_race(w.source, binding, of, now) => {
+            Grant::Race { of, from, binding }
+                if mine(binding) && self.may_race(w.source, binding, of, now) =>
+            {
                 let span = self.board.leases.get(&of).and_then(|l| {
-                    let start = self.board.objects.get(&l.object)?.done.first_missing(l.cursor);
+                    let start = self.board.objects.get(&l.object)?.done.first_missing(l.cursor.max(from));
                     Some(Span { start, end: l.want.end }).filter(|s| s.to_range().end > start)
                 });
                 span.and_then(|s| self.lease(w, binding, s, Some(of), now))

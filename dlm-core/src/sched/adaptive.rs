@@ -25,8 +25,9 @@ const LEAST: u64 = 128 << 10;
 const WORTH: f64 = 0.25;
 /// …or, before anything was measured, this many bytes a connection.
 const WORTH_BYTES: u64 = 1 << 20;
-/// A race begins when the racer would be done this much sooner.
-const RACE: f64 = 1.2;
+/// A race begins when the two together would be done this much sooner, the request included.
+const RACE: f64 = 1.1;
+const REQUEST: f64 = 0.1;
 /// A request is this many seconds of its binding's speed long, where stopping it early costs nothing, and where it costs
 /// a connection…
 const LONG: f64 = 2.0;
@@ -146,8 +147,9 @@ fn split(gap: &Range<u64>, theirs: Option<f64>, b: &BindingView) -> Option<(f64,
 fn worth_another(o: &ObjectView, board: &Board, running: u32, now: Instant) -> bool {
     let Some(left) = o.remaining() else { return false };
     let paces = Paces::new(o, board, now);
-    // What somebody holds who stalls takes as long as its silence does.
-    if paces.leases().any(|l| paces.stalls(l)) {
+    // What somebody holds who stalls takes as long as its silence does; and a piece of somebody slow is not split, only
+    // raced.
+    if paces.leases().any(|l| paces.stalls(l) || (!l.rolling() && paces.own_time(l) >= WORTH)) {
         return true;
     }
     match paces.time_left() {
@@ -156,10 +158,10 @@ fn worth_another(o: &ObjectView, board: &Board, running: u32, now: Instant) -> b
     }
 }
 
-/// The lease that would finish last, if a racer would be done much sooner.
+/// The lease that would finish last, if it would be done much sooner with a racer.
 fn race(b: &BindingView, o: &ObjectView, paces: &Paces<'_>) -> Option<Grant> {
     let len = o.len()?;
-    let mut worst: Option<(f64, &LeaseView)> = None;
+    let mut worst: Option<(f64, &LeaseView, u64)> = None;
     for l in paces.leases().filter(|l| l.race_of().is_none() && !l.raced()) {
         if !b.window().contains(l.cursor()) || (b.rate().is_none() && !paces.stalls(l)) {
             continue;
@@ -169,12 +171,16 @@ fn race(b: &BindingView, o: &ObjectView, paces: &Paces<'_>) -> Option<Grant> {
         // Who is silent will be so for about as long again.
         let silence = if paces.stalls(l) { paces.idle(l).as_secs_f64() } else { 0.0 };
         let eta = left / theirs + silence;
-        let mine = left / b.rate().unwrap_or(f64::INFINITY).max(1.0) + 0.1;
-        if left > 0.0 && eta > mine * RACE && worst.is_none_or(|(w, _)| eta > w) {
-            worst = Some((eta, l));
+        let mine = b.rate().unwrap_or(f64::INFINITY).max(1.0);
+        let together = left / (theirs + mine) + REQUEST;
+        if left > 0.0 && eta > together * RACE && worst.is_none_or(|(w, ..)| eta > w) {
+            let next = o.done().first_missing(l.cursor());
+            // Where both meet; but who is silent may stay so.
+            let share = if paces.stalls(l) { 0.0 } else { theirs / (theirs + mine) };
+            worst = Some((eta, l, (next + (left * share) as u64) & !0x3fff));
         }
     }
-    worst.map(|(_, l)| Grant::Race { of: l.id(), binding: b.id() })
+    worst.map(|(_, l, from)| Grant::Race { of: l.id(), from, binding: b.id() })
 }
 
 impl Scheduler for Adaptive {

@@ -39,6 +39,8 @@ pub enum Grant {
     Race {
         /// Which lease.
         of: LeaseId,
+        /// From this offset, or from the lease's next missing byte if that is further. Halfway, and the two meet.
+        from: u64,
         /// By which binding of the asking source.
         binding: BindingId,
     },
