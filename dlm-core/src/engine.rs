@@ -228,7 +228,11 @@ impl JobHandle {
     /// oldest and is told how many.
     pub fn events(&self) -> Events {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Events { job: self.id, rx: first.or_else(|| self.events.upgrade().map(|s| s.subscribe())) }
+        Events {
+            job: self.id,
+            rx: first.or_else(|| self.events.upgrade().map(|s| s.subscribe())),
+            held: None,
+        }
     }
 
     /// How far it is: always the newest, replaced several times a second.
@@ -263,22 +267,39 @@ fn lost() -> Error {
 pub struct Events {
     job: JobId,
     rx: Option<broadcast::Receiver<Event>>,
+    /// The first one after a gap that was told of.
+    held: Option<Event>,
 }
 
 impl Events {
     /// The next event; `None` once the job is over. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
+        if let Some(e) = self.held.take() {
+            return Some(e);
+        }
         match self.rx.as_mut()?.recv().await {
             Ok(e) => Some(e),
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                let at = std::time::SystemTime::now();
-                Some(Event { seq: 0, job: self.job, at, kind: EventKind::Lagged { missed } })
-            }
+            Err(broadcast::error::RecvError::Lagged(missed)) => self.gap(missed),
             Err(broadcast::error::RecvError::Closed) => {
                 self.rx = None;
                 None
             }
         }
+    }
+
+    /// Tells of a gap, which ends where the oldest event begins that is still there.
+    fn gap(&mut self, mut missed: u64) -> Option<Event> {
+        let next = loop {
+            match self.rx.as_mut()?.try_recv() {
+                Ok(e) => break e,
+                Err(broadcast::error::TryRecvError::Lagged(more)) => missed += more,
+                // Cannot be: what made others fall out is there.
+                Err(_) => return None,
+            }
+        };
+        let (seq, at) = (next.seq.saturating_sub(1), next.at);
+        self.held = Some(next);
+        Some(Event { seq, job: self.job, at, kind: EventKind::Lagged { missed } })
     }
 }
 
@@ -288,5 +309,40 @@ impl IntoFuture for JobHandle {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
     fn into_future(mut self) -> Self::IntoFuture {
         Box::pin(async move { self.outcome().await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(seq: u64) -> Event {
+        Event {
+            seq,
+            job: JobId(1),
+            at: std::time::SystemTime::now(),
+            kind: EventKind::State(crate::JobState::Running),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_missed_events_is_told_where_the_gap_ends() {
+        let (tx, rx) = broadcast::channel(4);
+        let mut events = Events { job: JobId(1), rx: Some(rx), held: None };
+        for seq in (2..=20).step_by(2) {
+            tx.send(event(seq)).unwrap();
+        }
+        let gap = events.next().await.unwrap();
+        assert!(matches!(gap.kind, EventKind::Lagged { missed: 6 }), "{gap:?}");
+        let mut last = gap.seq;
+        assert_eq!(last, 13, "2 to 12 are gone, and 14 comes next");
+        drop(tx);
+        let mut rest = Vec::new();
+        while let Some(e) = events.next().await {
+            assert!(e.seq > last, "numbers only grow");
+            last = e.seq;
+            rest.push(e.seq);
+        }
+        assert_eq!(rest, [14, 16, 18, 20]);
     }
 }

@@ -12,7 +12,8 @@ use crate::object::{FileId, JobId, ObjectId};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Event {
-    /// Sequence number of the engine: it only grows, and no two events share one.
+    /// Sequence number of the engine: it only grows, and no two events share one. (That of [`EventKind::Lagged`] says
+    /// where a gap ends, and may be the number of an event that is gone, or of another job's.)
     pub seq: u64,
     /// Which job.
     pub job: JobId,
@@ -88,7 +89,8 @@ pub enum EventKind {
         /// Which file.
         file: FileId,
     },
-    /// The reader was too slow and missed this many events: look at the snapshot.
+    /// The reader was too slow and missed this many events, or more happened at once than were kept: look at the
+    /// snapshot. All of this job's events up to this one's number that did not come are gone.
     Lagged {
         /// How many.
         missed: u64,

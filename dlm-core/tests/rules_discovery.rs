@@ -121,6 +121,55 @@ fn a_job_does_not_end_while_a_resolve_stream_is_open() {
     });
 }
 
+/// Fetches the first object that it is given, and stops.
+#[derive(Debug)]
+struct OneEach(std::sync::atomic::AtomicUsize);
+
+#[async_trait::async_trait]
+impl Source for OneEach {
+    fn info(&self) -> dlm_core::SourceInfo {
+        dlm_core::SourceInfo::new("test", "one each", "one each")
+    }
+    async fn run(self: Arc<Self>, work: dlm_core::Work) -> Result<Exit> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let WorkClaim::Lease(mut lease) = work.claim(Ask::ANY).await else { return Ok(Exit::Done) };
+        lease.agree(&strong(Some(LEN)))?;
+        lease.ready().await?;
+        let _ = lease.put(0, data())?;
+        Ok(Exit::Done)
+    }
+}
+
+#[test]
+fn a_source_that_is_bound_again_after_it_stopped_runs_again() {
+    block_on(async {
+        let sink = MemorySink::new();
+        let source = Arc::new(OneEach(0.into()));
+        let bound: Arc<dyn Source> = source.clone();
+        let backend = Scripted::new(move |_, cx| {
+            let first = found(whole(cx, "first", &bound));
+            Ok(Box::pin(first.chain(later(AWHILE, whole(cx, "second", &bound)))))
+        });
+        ended(run(backend, JobSpec::new(locator("")), &sink)).await.unwrap();
+        assert_eq!((sink.file("first"), sink.file("second")), (Some(data()), Some(data())));
+        assert_eq!(source.0.load(std::sync::atomic::Ordering::Relaxed), 2, "a run for each");
+    });
+}
+
+#[test]
+fn a_source_that_stops_before_everything_is_there_is_given_up() {
+    block_on(async {
+        let sink = MemorySink::new();
+        let backend = Scripted::new(move |_, cx| {
+            let quitter = Acting::doing("quitter", |_| async { Ok(Exit::Done) });
+            Ok(found(whole(cx, "f", &quitter)))
+        });
+        let error = ended(run(backend, JobSpec::new(locator("")), &sink)).await.unwrap_err();
+        assert!(error.to_string().contains("stopped before everything was there"), "{error}");
+        assert_eq!(sink.file("f"), None);
+    });
+}
+
 /// A backend whose locator is a list of other places.
 fn list(at_last: impl Fn(&dlm_core::Cx) -> Result<DiscoveryStream> + Send + Sync + 'static) -> Scripted {
     Scripted::new(move |l, cx| {

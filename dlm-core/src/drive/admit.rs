@@ -137,9 +137,15 @@ impl Driver {
             self.ledger.with(|s, after| s.open_object(object, now, after));
             self.enter(JobState::Running);
         }
+        // What it binds after its run has ended is work for another run.
+        let again = self
+            .ledger
+            .with(|s, _| s.sources.get_mut(id.0 as usize).is_some_and(|s| std::mem::take(&mut s.over)));
         if known.is_none() {
             self.sources.push((source.clone(), id));
-            let party = self.ledger.with(|s, _| crate::PartyId(s.parties.len() as u32 - 1));
+        }
+        if known.is_none() || again {
+            let party = self.ledger.with(|s, _| s.parties.main(id).unwrap_or(crate::PartyId(0)));
             let work = Work::new(self.ledger.clone(), id, party, self.cx.clone());
             self.runs.spawn(async move { (id, source.run(work).await) });
         }

@@ -221,7 +221,7 @@ impl Driver {
     fn source_ended(&mut self, r: std::result::Result<(SourceId, Result<Exit>), tokio::task::JoinError>) {
         let now = Instant::now();
         match r {
-            Ok((_, Ok(_))) => {}
+            Ok((id, Ok(_))) => self.ledger.with(|s, after| s.source_over(id, now, after)),
             Ok((id, Err(e))) => self.ledger.with(|s, after| s.fail_source(id, &e, now, after)),
             Err(e) => {
                 let e = Error::new(Kind::Bug, "run a source").because("its task failed").caused_by(e);
@@ -372,8 +372,13 @@ impl Driver {
 
     /// Hands on what the ledger noted.
     fn publish(&self) {
-        for e in self.ledger.with(|s, _| std::mem::take(&mut s.events)) {
+        let (events, missed) =
+            self.ledger.with(|s, _| (std::mem::take(&mut s.events), std::mem::take(&mut s.unsaid)));
+        for e in events {
             self.say(e);
+        }
+        if missed > 0 {
+            self.say(EventKind::Lagged { missed });
         }
     }
 

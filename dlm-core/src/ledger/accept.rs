@@ -49,7 +49,7 @@ impl State {
         else {
             return Ok(STOP);
         };
-        let banned = self.parties.get(party.0 as usize).is_none_or(|p| p.banned);
+        let banned = self.parties.is_banned(party);
         if v.closed || v.generation != l.generation || self.ended || banned || b.failed {
             return Ok(STOP);
         }

@@ -103,7 +103,7 @@ impl WorkBench {
         let info = binding.source.info();
         let (id, party) = self.ledger.with(|s, _| {
             let id = s.add_source(info, Arc::new(Origin::new()));
-            (id, PartyId(s.parties.len() as u32 - 1))
+            (id, s.parties.main(id).unwrap_or(PartyId(0)))
         });
         self.ledger.with(|s, after| s.add_binding(id, binding, 5, Duration::from_secs(30), after))?;
         let now = Instant::now();

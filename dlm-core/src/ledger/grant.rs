@@ -25,7 +25,7 @@ impl State {
         // Parties of one source with one ask get the same answer: it is looked for once.
         let mut refused: Vec<(SourceId, super::Ask)> = Vec::new();
         waiters.retain_mut(|w| {
-            let banned = self.parties.get(w.party.0 as usize).is_none_or(|p| p.banned);
+            let banned = self.parties.is_banned(w.party);
             if self.ended || banned {
                 return answer(w, None, after);
             }
@@ -113,8 +113,14 @@ impl State {
                 if mine(binding) && self.may_race(w.source, binding, of, now) =>
             {
                 let span = self.board.leases.get(&of).and_then(|l| {
-                    let start = self.board.objects.get(&l.object)?.done.first_missing(l.cursor.max(from));
-                    Some(Span { start, end: l.want.end }).filter(|s| s.to_range().end > start)
+                    let o = self.board.objects.get(&l.object)?;
+                    let end = l.want.to_range().end.min(o.len.unwrap_or(u64::MAX));
+                    // What lies behind may be there already, and what lies before it is the rest.
+                    [from.max(l.cursor), l.cursor]
+                        .into_iter()
+                        .map(|at| o.done.first_missing(at))
+                        .find(|start| *start < end)
+                        .map(|start| Span { start, end: l.want.end })
                 });
                 span.and_then(|s| self.lease(w, binding, s, Some(of), now))
                     .map_or(Decision::Wait, |g| Decision::Lease(Box::new(g)))
@@ -299,7 +305,7 @@ impl State {
         after: &mut After,
     ) -> Result<Option<Granted>, ()> {
         let _ = after;
-        if self.ended || self.parties.get(party.0 as usize).is_none_or(|p| p.banned) {
+        if self.ended || self.parties.is_banned(party) {
             return Err(());
         }
         let Some(o) = self.board.objects.get(&object) else { return Ok(None) };

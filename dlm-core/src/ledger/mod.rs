@@ -16,6 +16,7 @@ mod judge;
 mod lease;
 mod meter;
 mod objects;
+mod parties;
 mod ranges;
 mod segment;
 mod setback;
@@ -54,6 +55,7 @@ pub use work::{Ask, Claim, Discovering, News, NewsItem, Work};
 pub(crate) use board::Dispute;
 pub(crate) use judge::Conclusion;
 pub(crate) use objects::ObjectState;
+pub(crate) use parties::Parties;
 pub(crate) use work::Waiter;
 #[cfg(test)]
 pub(crate) use write::crc32c;
@@ -131,7 +133,7 @@ pub(crate) struct State {
     pub(crate) objects: BTreeMap<ObjectId, ObjectState>,
     pub(crate) bindings: BTreeMap<BindingId, BindingState>,
     tokens: BTreeMap<LeaseId, CancellationToken>,
-    pub(crate) parties: Vec<Party>,
+    pub(crate) parties: Parties,
     pub(crate) sources: Vec<SourceState>,
     waiters: Vec<Waiter>,
     next_lease: u64,
@@ -154,6 +156,8 @@ pub(crate) struct State {
     pub(crate) duplicate: u64,
     /// For the driver to publish.
     pub(crate) events: Vec<EventKind>,
+    /// Events that were too many to keep.
+    pub(crate) unsaid: u64,
     pub(crate) max_pause: Duration,
     /// Numbers of objects that are in place and were let go; neighbours are one entry.
     pub(crate) finished: RangeSet,
@@ -174,21 +178,14 @@ pub(crate) struct BindingState {
     pub(crate) error: Option<Error>,
 }
 
-/// The unit of blame.
-#[derive(Debug)]
-pub(crate) struct Party {
-    pub(crate) label: Arc<str>,
-    pub(crate) source: SourceId,
-    pub(crate) banned: bool,
-    pub(crate) strikes: u32,
-}
-
 #[derive(Debug)]
 pub(crate) struct SourceState {
     pub(crate) info: SourceInfo,
     pub(crate) origin: Arc<Origin>,
     pub(crate) bytes: u64,
     pub(crate) error: Option<Error>,
+    /// Its run has ended: it delivers nothing more unless it is run again.
+    pub(crate) over: bool,
 }
 
 /// What is done once the lock is released.
@@ -229,7 +226,7 @@ impl Ledger {
                 objects: BTreeMap::new(),
                 bindings: BTreeMap::new(),
                 tokens: BTreeMap::new(),
-                parties: Vec::new(),
+                parties: Parties::default(),
                 sources: Vec::new(),
                 waiters: Vec::new(),
                 next_lease: 0,
@@ -245,6 +242,7 @@ impl Ledger {
                 received: 0,
                 duplicate: 0,
                 events: Vec::new(),
+                unsaid: 0,
                 max_pause: parts.max_pause,
                 finished: RangeSet::new(),
             }),
@@ -367,6 +365,12 @@ impl State {
         bindings.filter_map(|b| self.bindings.get(b)).find_map(|b| b.error.clone())
     }
 
+    /// Whether a source's run has ended.
+    pub(crate) fn is_over(&self, source: SourceId) -> bool {
+        self.sources.get(source.0 as usize).is_some_and(|s| s.over)
+    }
+
+    /// The bindings through which an object may still come.
     pub(crate) fn sources_of(&self, object: ObjectId) -> BTreeSet<BindingId> {
         self.board
             .objects
@@ -375,7 +379,9 @@ impl State {
                 o.bindings
                     .iter()
                     .copied()
-                    .filter(|b| self.board.bindings.get(b).is_some_and(|v| !v.failed))
+                    .filter(|b| {
+                        self.board.bindings.get(b).is_some_and(|v| !v.failed && !self.is_over(v.source))
+                    })
                     .collect()
             })
             .unwrap_or_default()
@@ -420,6 +426,6 @@ impl State {
     }
 
     fn label(&self, party: PartyId) -> Arc<str> {
-        self.parties.get(party.0 as usize).map_or_else(|| "?".into(), |p| p.label.clone())
+        self.parties.get(party).map_or_else(|| "?".into(), |p| p.label.clone())
     }
 }

@@ -20,7 +20,7 @@ use super::judge::{Judge, Judgement, Table};
 use super::meter::Meter;
 use super::ranges::RangeMap;
 use super::segment::Segment;
-use super::{After, BindingState, BindingView, Ledger, ObjectView, Party, RangeSet, SourceState, State};
+use super::{After, BindingState, BindingView, Ledger, ObjectView, RangeSet, SourceState, State};
 use crate::retry::Backoff;
 
 /// An object that starts over.
@@ -107,13 +107,16 @@ impl ObjectState {
     }
 }
 
+/// Events kept for the driver to publish, at most.
+const UNSAID: usize = 1024;
+
 impl State {
     /// A source of this job; the same one if it was seen.
     pub(crate) fn add_source(&mut self, info: SourceInfo, origin: Arc<Origin>) -> SourceId {
         let id = SourceId(self.sources.len() as u32);
-        self.parties.push(Party { label: info.label.clone(), source: id, banned: false, strikes: 0 });
+        self.parties.add(info.label.clone(), id);
         self.board.origins.insert(id, OriginView::default());
-        self.sources.push(SourceState { info, origin, bytes: 0, error: None });
+        self.sources.push(SourceState { info, origin, bytes: 0, error: None, over: false });
         id
     }
 
@@ -399,8 +402,10 @@ impl State {
     }
 
     pub(crate) fn say(&mut self, event: EventKind, after: &mut After) {
-        if self.events.len() < 1024 {
+        if self.events.len() < UNSAID {
             self.events.push(event);
+        } else {
+            self.unsaid += 1;
         }
         after.wake_driver = true;
     }

@@ -153,6 +153,30 @@ impl State {
         }
     }
 
+    /// A source's run has ended by itself. What it has not delivered will not come from it.
+    pub(crate) fn source_over(&mut self, source: SourceId, now: Instant, after: &mut After) {
+        let Some(s) = self.sources.get_mut(source.0 as usize) else { return };
+        s.over = true;
+        let error = Error::new(Kind::NotFound, "download")
+            .on(&s.info.label)
+            .because("the source stopped before everything was there");
+        let open: Vec<BindingId> = self
+            .board
+            .bindings
+            .values()
+            .filter(|b| b.source == source)
+            .filter(|b| self.board.objects.get(&b.object).is_some_and(|o| o.remaining() != Some(0)))
+            .map(|b| b.id)
+            .collect();
+        if self.ended {
+            return;
+        }
+        for id in open {
+            self.fail_binding(id, error.clone(), now, after);
+        }
+        after.wake_driver();
+    }
+
     /// A binding answered with another version than the bytes that are there.
     pub(super) fn changed(&mut self, id: BindingId, error: Error, now: Instant, after: &mut After) {
         let Some(b) = self.board.bindings.get(&id) else { return };

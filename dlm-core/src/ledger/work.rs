@@ -12,7 +12,7 @@ use crate::backend::{Cx, Discovery};
 use crate::error::{Error, Kind, Result};
 use crate::object::{BindingId, ObjectId, PartyId, SourceId};
 
-use super::{Ledger, Limits, Party, lease::Lease};
+use super::{Ledger, Limits, lease::Lease, parties::Seat};
 
 /// What a claim asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,15 +103,17 @@ pub(crate) struct Waiter {
 /// A source's hold on its job: through it the source asks, learns and reports. Clones are the same party.
 #[derive(Debug, Clone)]
 pub struct Work {
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     source: SourceId,
     party: PartyId,
     cx: Arc<Cx>,
+    /// None where it is the source itself.
+    _seat: Option<Arc<Seat>>,
 }
 
 impl Work {
     pub(crate) fn new(ledger: Arc<Ledger>, source: SourceId, party: PartyId, cx: Cx) -> Self {
-        Self { ledger, source, party, cx: Arc::new(cx) }
+        Self { ledger, source, party, cx: Arc::new(cx), _seat: None }
     }
 
     /// The job around this work: time limits, options, numbers for what is found.
@@ -155,11 +157,9 @@ impl Work {
     /// The same work for one peer, gateway or connection, which is blamed by itself.
     pub fn party(&self, label: &str) -> Self {
         let label = crate::error::escape(label);
-        let party = self.ledger.with(|s, _| {
-            s.parties.push(Party { label: label.into(), source: self.source, banned: false, strikes: 0 });
-            PartyId(s.parties.len() as u32 - 1)
-        });
-        Self { ledger: self.ledger.clone(), source: self.source, party, cx: self.cx.clone() }
+        let party = self.ledger.with(|s, _| s.parties.add(label.into(), self.source));
+        let seat = Some(Arc::new(Seat { ledger: self.ledger.clone(), party }));
+        Self { ledger: self.ledger.clone(), source: self.source, party, cx: self.cx.clone(), _seat: seat }
     }
 
     /// Who this is.

@@ -22,13 +22,13 @@ impl State {
         now: tokio::time::Instant,
         after: &mut After,
     ) {
-        let Some(p) = self.parties.get_mut(party.0 as usize) else { return };
+        let Some(p) = self.parties.get_mut(party) else { return };
         if p.banned {
             return;
         }
         p.strikes += 1;
         let (source, strikes) = (p.source, p.strikes);
-        let main = self.parties.iter().position(|p| p.source == source) == Some(party.0 as usize);
+        let main = self.parties.main(source) == Some(party);
         let mine: Vec<_> = self
             .sources_of(object)
             .into_iter()
@@ -38,7 +38,7 @@ impl State {
         if strikes < STRIKES && !alternative {
             return;
         }
-        if let Some(p) = self.parties.get_mut(party.0 as usize) {
+        if let Some(p) = self.parties.get_mut(party) {
             p.banned = true;
         }
         after.news.push(NewsItem::Banned(party));

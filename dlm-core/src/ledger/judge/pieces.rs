@@ -85,7 +85,7 @@ impl State {
         }
         let mut at = piece.start;
         for (r, party) in s.origin.within(piece.clone()) {
-            let source = self.parties.get(party.0 as usize).map(|p| p.source);
+            let source = self.parties.source(*party);
             if r.start != at || source != Some(author) {
                 return false;
             }
@@ -108,7 +108,7 @@ impl State {
         // A claim judges only its author's bytes.
         let void = p.trust == Trust::Claimed && {
             let by: Vec<PartyId> = s.origin.within(piece.clone()).map(|(_, p)| *p).collect();
-            let foreign = |x: &PartyId| self.parties.get(x.0 as usize).map(|x| x.source) != p.author;
+            let foreign = |x: &PartyId| self.parties.source(*x) != p.author;
             by.is_empty() || by.iter().any(foreign)
         };
         match check.verdict {

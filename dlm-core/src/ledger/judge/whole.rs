@@ -171,12 +171,8 @@ impl State {
         if said.contains(&Verdict::Bad) {
             return Conclusion::Bad(wrong("the checksum of the whole is wrong"));
         }
-        let authors: BTreeSet<SourceId> = s
-            .origin
-            .within(0..len)
-            .filter_map(|(_, p)| self.parties.get(p.0 as usize))
-            .map(|p| p.source)
-            .collect();
+        let authors: BTreeSet<SourceId> =
+            s.origin.within(0..len).filter_map(|(_, p)| self.parties.get(*p)).map(|p| p.source).collect();
         let own = |author: Option<SourceId>| {
             s.resumed == 0 && author.is_some_and(|a| authors.iter().all(|x| *x == a))
         };
@@ -221,7 +217,7 @@ impl State {
             .copied()
             .filter(|b| {
                 let source = self.board.bindings.get(b).map(|b| b.source);
-                parties.iter().any(|p| self.parties.get(p.0 as usize).map(|p| p.source) == source)
+                parties.iter().any(|p| self.parties.source(*p) == source)
             })
             .collect();
         let first_time = s.mismatches == 1;
