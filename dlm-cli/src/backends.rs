@@ -89,6 +89,9 @@ mod http {
         if let Some(user) = &told.user {
             options = options.user(&user.name, &user.password)?;
         }
+        if let Some(token) = &told.bearer {
+            options = options.bearer(&token.0)?;
+        }
         if let Some(name) = &told.user_agent {
             options = options.user_agent(name)?;
         }

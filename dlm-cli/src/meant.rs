@@ -8,7 +8,7 @@ use dlm_core::{Digest, Error, JobSpec, Kind, Locator, MAX_NAME, RelPath, Result,
 use crate::backends;
 use crate::flags::{GetFlags, IfExists};
 use crate::say::Level;
-use crate::values::{Credentials, Header, credentials, find_password, header};
+use crate::values::{Credentials, Header, Token, credentials, find_password, header, token};
 
 /// A plan.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(crate) struct Trust {
 pub(crate) struct Told {
     pub(crate) headers: Vec<Header>,
     pub(crate) user: Option<Credentials>,
+    pub(crate) bearer: Option<Token>,
     pub(crate) user_agent: Option<String>,
 }
 
@@ -116,6 +117,7 @@ impl Meant {
             headers: flags.headers.iter().map(|t| read_header(t)).collect::<Result<_>>()?,
             user_agent: flags.user_agent.map(user_agent).transpose()?,
             user: flags.user.map(|t| credentials(&t, find_password)).transpose()?,
+            bearer: flags.bearer_file.map(|f| token(&f)).transpose()?,
         };
         let defaults = Timeouts::default();
         let timeouts = Timeouts::new(

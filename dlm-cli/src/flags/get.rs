@@ -98,7 +98,8 @@ pub(crate) struct GetFlags {
     /// Sent to the origin of the LOCATOR; repeatable
     ///
     /// And to no other: not to mirrors, not after a redirect to another host. Every user of the machine can read a command
-    /// line: a password is better off with --user and DLM_PASSWORD.
+    /// line: a password is better off with --user and DLM_PASSWORD, a token
+    /// in --bearer-file.
     #[arg(short = 'H', long = "header", value_name = "'NAME: VALUE'", help_heading = "HTTP")]
     pub(crate) headers: Vec<OsString>,
 
@@ -112,6 +113,12 @@ pub(crate) struct GetFlags {
     /// the terminal. That is safer: every user of the machine can read a command line.
     #[arg(long, value_name = "NAME[:PASSWORD]", help_heading = "Network")]
     pub(crate) user: Option<OsString>,
+
+    /// A bearer token for the LOCATOR's origin, read from this file
+    ///
+    /// And for no other. The file holds the token and nothing else; a pipe serves, too.
+    #[arg(long, value_name = "FILE", conflicts_with = "user", help_heading = "Network")]
+    pub(crate) bearer_file: Option<PathBuf>,
 
     /// Trust the certificates in this file too
     ///

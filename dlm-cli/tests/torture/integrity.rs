@@ -10,6 +10,10 @@ fn mirrored(s: Scenario) -> Scenario {
     })
 }
 
+fn silence() -> Answer {
+    Answer::script(vec![Step::Stall])
+}
+
 scenarios! {
     digest_fits = ok(honest).checksum();
     digest_does_not_fit = refused(5, |q, f| f.first.with_data(f.second.data().clone()).answer(q)).checksum().limit(60);
@@ -46,6 +50,24 @@ scenarios! {
     /// The same length, other bytes: the digest finds out.
     mirror_of_other_bytes = mirrored(either(|q, f| if q.origin == 1 { f.second.answer(q) } else { f.answer(q) }).checksum())
         .rate(4 * MIB).flags(&["-x", "4"]).limit(60);
+    /// Equal lengths and no validators say nothing: the bytes of the two never stand side by side.
+    mirror_without_validators = mirrored(ok(|q, f| {
+        let file = if q.origin == 1 { &f.second } else { &f.first };
+        file.without_validators().answer(q)
+    })).accept_both().second_size(3 * MIB).rate(2 * MIB).flags(&["-x", "8"]);
+    mirror_with_weak_validators = mirrored(ok(|q, f| {
+        let file = if q.origin == 1 { &f.second } else { &f.first };
+        file.last_modified(None).etag("W/\"same\"").answer(q)
+    })).accept_both().second_size(3 * MIB).rate(2 * MIB).flags(&["-x", "8"]);
+    /// One of them breaks off all the time: the other one goes on alone, from the start.
+    mirror_without_validators_takes_over = mirrored(ok(|q, f| {
+        let file = if q.origin == 1 { &f.second } else { &f.first };
+        let answer = file.without_validators().ranges(false).answer(q);
+        if q.origin == 0 { answer.cut(700_000, End::Reset) } else { answer }
+    })).accept_both().second_size(3 * MIB).flags(&["-x", "4"]).limit(90);
+    /// Nobody waits for who says nothing.
+    mirror_is_silent = mirrored(ok(|q, f| if q.origin == 1 { silence() } else { f.answer(q) })).limit(15);
+    first_is_silent = mirrored(ok(|q, f| if q.origin == 0 { silence() } else { f.answer(q) })).limit(15);
     both_are_gone = mirrored(refused(4, |_, _| Answer::status(404)));
 }
 

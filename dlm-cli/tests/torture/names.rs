@@ -64,6 +64,11 @@ fn delivered_as(scenario: Scenario, name: &'static str) -> Scenario {
     })
 }
 
+/// A place that anybody may write to.
+fn evil() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("dlm-torture-evil-{}.bin", std::process::id()))
+}
+
 scenarios! {
     of_the_path = delivered_as(ok(honest).path("/some/where/tool-1.2.tar.gz"), "tool-1.2.tar.gz");
     of_the_path_with_a_query = delivered_as(ok(honest).path("/a/tool.bin?version=2&x=/../../y"), "tool.bin");
@@ -76,8 +81,7 @@ scenarios! {
     traversal = disposed("attachment; filename=\"../../evil.bin\"");
     traversal_extended = disposed("attachment; filename*=UTF-8''..%2F..%2Fevil.bin");
     traversal_with_backslashes = disposed("attachment; filename=\"..\\\\..\\\\evil.bin\"");
-    absolute = disposed("attachment; filename=\"/tmp/dlm-torture-evil.bin\"")
-        .and(|_, _| assert!(!std::path::Path::new("/tmp/dlm-torture-evil.bin").exists()));
+    absolute = disposed(format!("attachment; filename=\"{}\"", evil().display())).and(|_, _| assert!(!evil().exists()));
     drive_letter = disposed("attachment; filename=\"C:\\\\evil.bin\"");
     two_dots = disposed("attachment; filename=\"..\"");
     one_dot = disposed("attachment; filename=\".\"");

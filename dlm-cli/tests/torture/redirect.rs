@@ -29,6 +29,13 @@ fn with_login(server: &Server, path: &str) -> String {
     server.url(path).replace("://", &format!("://alice:{PASSWORD}@"))
 }
 
+/// In a file beside the place where the download goes.
+fn with_token(b: &mut Bench) {
+    let file = b.aside.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    b.flags.extend(["--bearer-file".to_owned(), file.to_str().unwrap().to_owned()]);
+}
+
 scenarios! {
     in_circles = refused_as(&[4, 9], |q, _| Answer::redirect(302, if q.path() == "/a" { "/b" } else { "/a" }));
     to_itself = refused_as(&[4, 9], |q, _| Answer::redirect(302, q.target.clone()));
@@ -75,6 +82,14 @@ scenarios! {
         (1, "/via") => Answer::redirect(302, q.url(0, "/final")),
         _ => f.answer(q),
     }).flags(&["-H", "X-Key: tok-S3CRET-9f8e7d"]).and(kept("x-key", TOKEN));
+    bearer_token_of_a_file_is_used = ok(|q, f| {
+        let right = q.header("authorization") == Some("Bearer tok-S3CRET-9f8e7d");
+        if right { f.answer(q) } else { Answer::status(401).header("WWW-Authenticate", "Bearer") }
+    }).before(with_token).and(|b, run| no_leak(b, run, TOKEN));
+    bearer_token_of_a_file_stays = either(to(|q| Answer::redirect(302, q.url(1, "/final"))))
+        .before(with_token).and(kept("authorization", TOKEN));
+    bearer_token_of_a_file_is_not_in_an_error = refused(4, |_, _| Answer::status(403))
+        .before(with_token).and(|b, run| no_leak(b, run, TOKEN));
     login_of_the_url_is_used = ok(|q, f| {
         // alice:hunter2-S3CRET-PW
         let right = q.header("authorization") == Some("Basic YWxpY2U6aHVudGVyMi1TM0NSRVQtUFc=");

@@ -49,6 +49,13 @@ scenarios! {
     many_connections_are_not_forced = ok(|q, f| if q.busy > 0 { Answer::status(503) } else { f.answer(q) })
         .size(8 * MIB).rate(2 * MIB).flags(&["-x", "4"])
         .and(|b, _| assert!(b.server.requests() <= 30, "{} requests in four seconds", b.server.requests()));
+    /// One connection is as healthy as can be; all others are asked to come back in half a minute.
+    others_have_to_wait = ok(|q, f| if q.busy > 0 { Answer::status(503).header("Retry-After", "30") } else { f.answer(q) })
+        .size(8 * MIB).rate(4 * MIB).flags(&["-x", "8"]).limit(15);
+    /// The condition of every further request fails: another machine with another version answers.
+    precondition_failed_once = ok(|q, f| if q.nth_get == 1 { Answer::status(412) } else { f.answer(q) }).rate(4 * MIB).flags(&["-x", "4"]);
+    precondition_failed_for_every_range = either(|q, f| if q.start() > 0 { Answer::status(412) } else { f.answer(q).cut(1_000_000, End::Reset) })
+        .rate(4 * MIB).flags(&["-x", "4"]).limit(90);
     no_content = refused_as(&[4, 9], |_, _| Answer::status(204).no_content_length());
     not_modified_unasked = refused_as(&[4, 9], |_, _| Answer::status(304).no_content_length());
     reset_content = refused_as(&[4, 9], always(205));

@@ -44,6 +44,9 @@ scenarios! {
     every_answer_is_cut = ok(|q, f| f.answer(q).cut(200_000, End::Reset)).limit(60);
     every_answer_ends_early = ok(|q, f| f.answer(q).cut(200_000, End::Fin)).limit(60);
     first_answers_are_cut_at_once = ok(|q, f| if q.nth_get < 2 { f.answer(q).cut(0, End::Reset) } else { f.answer(q) });
+    /// One byte an answer: it gives up, or is done, and does not ask all the time.
+    one_byte_an_answer = either(|q, f| f.answer(q).cut(1, End::Reset)).limit(90)
+        .and(|b, _| assert!(b.server.requests() <= 60, "{} requests", b.server.requests()));
     stalls_once = ok(|q, f| if q.nth_get == 0 { f.answer(q).cut_share(0.3, End::Stall) } else { f.answer(q) });
     stalls_always = refused(3, |q, f| f.answer(q).cut(10_000_u64.saturating_sub(q.start()), End::Stall)).limit(90);
     no_answer_once = ok(|q, f| if q.nth == 0 { Answer::script(vec![Step::Stall]) } else { f.answer(q) });

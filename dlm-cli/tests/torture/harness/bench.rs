@@ -32,6 +32,8 @@ pub(crate) struct Bench {
     /// The user's home.
     pub(crate) home: PathBuf,
     pub(crate) into_dir: bool,
+    /// For files that hold secrets: it is not searched for them.
+    pub(crate) aside: tempfile::TempDir,
     limit: Duration,
     root: tempfile::TempDir,
 }
@@ -58,6 +60,7 @@ impl Bench {
             server,
             files,
             locator,
+            aside: tempfile::tempdir().unwrap(),
             flags,
             accept,
             before: None,
