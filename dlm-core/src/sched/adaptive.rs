@@ -26,7 +26,7 @@ const WORTH: f64 = 0.25;
 /// …or, before anything was measured, this many bytes a connection.
 const WORTH_BYTES: u64 = 1 << 20;
 /// A race begins when the two together would be done this much sooner, the request included.
-const RACE: f64 = 1.1;
+const RACE: f64 = 1.15;
 const REQUEST: f64 = 0.1;
 /// A request is this many seconds of its binding's speed long, where stopping it early costs nothing, and where it costs
 /// a connection…
@@ -172,7 +172,10 @@ fn race(b: &BindingView, o: &ObjectView, paces: &Paces<'_>) -> Option<Grant> {
         let silence = if paces.stalls(l) { paces.idle(l).as_secs_f64() } else { 0.0 };
         let eta = left / theirs + silence;
         let mine = b.rate().unwrap_or(f64::INFINITY).max(1.0);
-        let together = left / (theirs + mine) + REQUEST;
+        // What rolls was split where that was worth it: whoever races it must be faster by itself. A piece is not split,
+        // so that whoever begins at its end is welcome.
+        let both = if l.rolling() { mine } else { theirs + mine };
+        let together = left / both + REQUEST;
         if left > 0.0 && eta > together * RACE && worst.is_none_or(|(w, ..)| eta > w) {
             let next = o.done().first_missing(l.cursor());
             // Where both meet; but who is silent may stay so.
