@@ -365,3 +365,30 @@ fn identities_are_compared_again_in_each_answer() {
         assert_eq!(memory.file("object").unwrap(), fresh);
     });
 }
+
+/// What has the name already is long, and would be compared for the better part of a minute.
+#[tokio::test]
+async fn a_job_that_compares_a_finished_file_stops_at_once() {
+    const LONG: u64 = 64 << 30;
+    let dir = tempfile::tempdir().unwrap();
+    let name = dir.path().join("object");
+    // Without a byte on the disk.
+    std::fs::File::create(&name).unwrap().set_len(LONG).unwrap();
+    let digest: dlm_core::Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    let sink = dlm_core::FileSink::builder(dir.path()).digests(vec![digest]).build().unwrap();
+    let source: Arc<dyn Source> = Arc::new(Ranged::new(Server::new("a", data(), 1e6)));
+    let found = Found(move |cx: &Cx| {
+        let (id, mut found) = object(cx, "object", LONG);
+        found.push(bind(&source, id, Caps::RANGES, &strong(Some(LONG))));
+        all(found)
+    });
+    let engine = Engine::builder().backend(found).build();
+    let mut job = engine.start(JobSpec::new(nowhere()), sink, Arc::new(MemoryJournal::new()));
+    let mut events = job.events();
+    while !matches!(events.next().await.unwrap().kind, dlm_core::EventKind::Found { .. }) {}
+    job.cancel();
+    let end =
+        tokio::time::timeout(Duration::from_secs(10), job.outcome()).await.expect("it goes on comparing");
+    assert_eq!(end.unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(std::fs::metadata(&name).unwrap().len(), LONG, "what was there is untouched");
+}

@@ -61,6 +61,10 @@ impl Driver {
             return;
         }
         if let Err(e) = self.place_file(spec).await {
+            if e.kind() == Kind::Cancelled {
+                // The job is ending, not the file.
+                return;
+            }
             self.keeper.forget(object);
             self.files.retain(|_, f| f.object != object);
             self.ledger.with(|s, after| s.evict(object, after));
@@ -74,7 +78,13 @@ impl Driver {
             path: crate::escape(&spec.path.to_string()),
             len: spec.len,
         });
-        let answers = self.ledger.sink.prepare(std::slice::from_ref(&spec)).await;
+        let stop = self.ledger.stop.clone();
+        // What has the name already may be long, and is compared whole.
+        let answers = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(super::cancelled()),
+            answers = self.ledger.sink.prepare(std::slice::from_ref(&spec)) => answers,
+        };
         let answer = answers.into_iter().find(|(id, _)| *id == spec.id).map(|(_, r)| r);
         let answer = answer.unwrap_or_else(|| {
             Err(Error::new(Kind::Bug, "prepare the file").because("the sink gave no answer"))
@@ -198,9 +208,6 @@ impl Driver {
         let mut good = RangeSet::new();
         let mut bad = Vec::new();
         for claim in &saved.claims {
-            if self.ledger.stop.is_cancelled() {
-                return Err(super::cancelled());
-            }
             if claim.range.end <= len && self.claim_holds(object, claim).await? {
                 good.insert(claim.range.clone());
             } else {
@@ -226,6 +233,9 @@ impl Driver {
         let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
         let mut at = claim.range.start;
         while at < claim.range.end {
+            if self.ledger.stop.is_cancelled() {
+                return Err(super::cancelled());
+            }
             let end = claim.range.end.min(at + STEP);
             match self.ledger.sink.read(object, at..end).await {
                 Ok(b) => crc.update(&b),
