@@ -116,11 +116,8 @@ async fn serve<S: RangeSource>(source: Arc<S>, mut lease: Lease, cx: Cx) {
             Answer::More => {}
             Answer::Over => return,
             Answer::Ended(len) => {
-                // A contradiction was recorded by the ledger; there is nobody else to tell.
-                let target = lease.target().remote.to_string();
-                if let Err(e) = lease.end_of_object(len) {
-                    let _ = e.on(target);
-                }
+                // What contradicts the length was counted by the ledger; there is nobody else to tell.
+                let _ = lease.end_of_object(len);
                 return;
             }
             Answer::Failed(e) => return lease.setback(&e),
@@ -219,7 +216,8 @@ async fn deliver(
     }
 }
 
-/// Whether an answer's place fits what was asked. An earlier start is read over when it is near.
+/// Whether an answer's place fits what was asked. An earlier start is read over when it is near, or when there is no
+/// other way.
 fn placed(lease: &Lease, span: Span, identity: &Identity, want: Span) -> Result<()> {
     let remote = &lease.target().remote;
     if span.start > want.start || span.end.is_some_and(|e| e <= want.start && e > span.start) {
@@ -227,7 +225,7 @@ fn placed(lease: &Lease, span: Span, identity: &Identity, want: Span) -> Result<
             .on(remote)
             .because("the server sent another range than was asked for"));
     }
-    if want.start - span.start > NEAR {
+    if want.start - span.start > NEAR && !lease.reads_over() {
         return Err(Error::new(Kind::RangeIgnored, "fetch").on(remote).because("the server ignores ranges"));
     }
     if let (Some(end), Some(len)) = (span.end, identity.len)

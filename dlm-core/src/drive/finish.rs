@@ -47,7 +47,9 @@ impl Driver {
         });
         for (id, generation) in ready {
             self.record_restart(id, generation).await?;
-            self.ledger.sink.truncate(id).await?;
+            if let Err(e) = self.ledger.sink.truncate(id).await {
+                return Err(self.ledger.with(|s, _| s.cut_short(id, e)));
+            }
             let now = Instant::now();
             self.ledger.with(|s, after| s.restarted(id, now, after));
         }

@@ -348,24 +348,38 @@ impl State {
         (held < at).then_some(held.max(run.start)..at)
     }
 
-    pub(super) fn end_of_object(&mut self, id: LeaseId, len: u64, after: &mut After) -> Result<()> {
+    pub(super) fn end_of_object(
+        &mut self,
+        id: LeaseId,
+        len: u64,
+        now: Instant,
+        after: &mut After,
+    ) -> Result<()> {
         let Some(l) = self.board.leases.get(&id) else { return Ok(()) };
         let Some(v) = self.board.objects.get_mut(&l.object) else { return Ok(()) };
         if v.closed || v.generation != l.generation {
             return Ok(());
         }
-        let object = l.object;
-        match v.len {
-            Some(known) if known != len => Err(Error::new(Kind::Changed, "fetch")
-                .because(format_args!("the answer ended after {len} bytes where {known} are expected"))),
-            Some(_) => Ok(()),
-            None => {
-                v.len = Some(len);
-                self.settle(object, after);
-                after.wake_driver();
-                Ok(())
-            }
+        let (object, binding) = (l.object, l.binding);
+        let expected = v.len.or_else(|| v.done.iter().last().map(|r| r.end).filter(|least| *least > len));
+        let Some(expected) = expected.filter(|e| *e != len) else {
+            v.len = Some(len);
+            self.settle(object, after);
+            after.wake_driver();
+            return Ok(());
+        };
+        // An end that nothing announced is no better than a cut.
+        let cut = v.len.is_some_and(|known| known > len);
+        let subject = self.bindings.get(&binding).map(|b| b.target.remote.to_string()).unwrap_or_default();
+        let error = Error::new(if cut { Kind::Reset } else { Kind::Changed }, "fetch")
+            .on(subject)
+            .because(format_args!("the answer ended after {len} bytes where {expected} are expected"));
+        if cut {
+            self.setback(id, binding, &error, now, after);
+        } else {
+            self.changed(binding, error.clone(), now, after);
         }
+        Err(error)
     }
 
     /// A lease ends: what was not delivered is missing again.

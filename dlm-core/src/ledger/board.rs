@@ -173,6 +173,9 @@ pub struct BindingView {
     pub(crate) first_at: Option<u64>,
     /// Nothing tells its version, and no proof would tell old bytes from new: two answers of it are never put together.
     pub(crate) unvouched: bool,
+    /// It can only be read from its first byte, and a strong validator says that it would be the same bytes again: what
+    /// has left is read over, because it cannot be taken back.
+    pub(crate) reads_over: bool,
 }
 
 /// What the board knows of the origin behind a source.
@@ -211,7 +214,11 @@ impl BindingView {
         Caps { seek: self.seek(), ..self.caps }
     }
     pub(crate) fn seek(&self) -> Seek {
-        if self.unvouched { Seek::None } else { self.caps.seek }
+        match self.caps.seek {
+            _ if self.reads_over => Seek::StartOnly,
+            _ if self.unvouched => Seek::None,
+            seek => seek,
+        }
     }
     /// Leases it has now.
     pub fn leases(&self) -> u32 {

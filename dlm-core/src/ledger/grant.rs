@@ -106,6 +106,13 @@ impl State {
             Grant::Fetch { binding, span }
                 if mine(binding) && self.may_fetch(w.source, binding, span, now) =>
             {
+                // All that was read over would be read over again for the next part; and what is not known to be
+                // continuable comes to a pipe in one answer.
+                let endless = self.board.bindings.get(&binding).is_some_and(|b| {
+                    let piped = || self.board.objects.get(&b.object).is_some_and(|o| o.window.is_some());
+                    b.reads_over || (b.identity.is_none() && piped())
+                });
+                let span = if endless { Span::from(span.start) } else { span };
                 self.lease(w, binding, span, None, now)
                     .map_or(Decision::Wait, |g| Decision::Lease(Box::new(g)))
             }
@@ -275,6 +282,7 @@ impl State {
             validator: b.identity.as_ref().map_or(Validator::Unknown, |i| i.validator.clone()),
         };
         let state = self.bindings.get_mut(&binding)?;
+        let reads_over = b.reads_over;
         let first = if b.first_at == Some(span.start) { state.first.take() } else { None };
         if first.is_some() {
             b.first_at = None;
@@ -291,7 +299,7 @@ impl State {
         if rolling && let Some(o) = self.board.origins.get_mut(&source) {
             o.rolling += 1;
         }
-        Some((Seed { id, binding, party, target, span, held, token, origin }, first))
+        Some((Seed { id, binding, party, target, span, held, token, origin, reads_over }, first))
     }
 
     /// A claim of exactly this range. `Err`: never again.
@@ -329,9 +337,10 @@ impl State {
     }
 
     /// A binding that can only be read from its first byte, on an object that has some bytes and nobody at work: the
-    /// object starts over, because a part cannot be continued and two answers must not be put together.
+    /// object starts over, because a part cannot be continued and two answers must not be put together. Where bytes have
+    /// left and would be the same again, they are read over instead.
     fn restart_unseekable(&mut self, source: SourceId, now: Instant, after: &mut After) {
-        let stuck: Vec<ObjectId> = self
+        let stuck: Vec<(BindingId, ObjectId)> = self
             .board
             .claimable(source, now)
             .filter(|(b, o)| {
@@ -343,10 +352,17 @@ impl State {
                         .iter()
                         .all(|x| self.board.bindings.get(x).is_none_or(|v| v.failed || no_seek(v.seek())))
             })
-            .map(|(_, o)| o.id)
+            .map(|(b, o)| (b.id, o.id))
             .collect();
-        for id in stuck {
-            self.restart(id, None, after);
+        for (binding, id) in stuck {
+            let left = self.board.objects.get(&id).is_some_and(|v| v.window.is_some())
+                && self.objects.get(&id).is_some_and(|o| o.next_out > 0);
+            match self.board.bindings.get_mut(&binding) {
+                Some(b) if left && b.identity.as_ref().is_some_and(|i| i.validator.is_strong()) => {
+                    b.reads_over = true;
+                }
+                _ => self.restart(id, None, after),
+            }
         }
     }
 }

@@ -49,6 +49,7 @@ pub(crate) struct Seed {
     pub(crate) held: Identity,
     pub(crate) token: CancellationToken,
     pub(crate) origin: Arc<Origin>,
+    pub(crate) reads_over: bool,
 }
 
 /// The right to deliver some bytes of an object.
@@ -106,6 +107,10 @@ impl Lease {
     /// Which version the bytes that are there belong to, as this binding reported it; `len` is the object's.
     pub fn held(&self) -> Identity {
         self.seed.held.clone()
+    }
+    /// Whether an answer may begin however far before what is asked: its bytes are read over.
+    pub(crate) fn reads_over(&self) -> bool {
+        self.seed.reads_over
     }
     /// The answer that is still open from resolving, if this lease is the one to use it.
     pub fn first(&mut self) -> Option<Body> {
@@ -250,9 +255,11 @@ impl Lease {
     /// The answer said that the object ends at `len`, by ending there.
     ///
     /// # Errors
-    /// [`Kind::Changed`] when another length is known.
+    /// [`Kind::Reset`] when it should be longer, [`Kind::Changed`] when it should be shorter. Either way the ledger has
+    /// already decided what follows, as for a [`setback`](Self::setback) or a [`contradict`](Self::contradict)ion.
     pub fn end_of_object(mut self, len: u64) -> Result<()> {
-        let r = self.ledger.with(|s, after| s.end_of_object(self.seed.id, len, after));
+        let now = Instant::now();
+        let r = self.ledger.with(|s, after| s.end_of_object(self.seed.id, len, now, after));
         self.close();
         r
     }

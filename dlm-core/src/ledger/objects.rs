@@ -50,6 +50,8 @@ pub(crate) struct ObjectState {
     pub(crate) changes: u32,
     /// Times the whole digest did not match.
     pub(crate) mismatches: u32,
+    /// Why the last answer that failed did: what to tell where starting over is no way out.
+    pub(crate) cut: Option<Error>,
     /// The most bytes it ever had: what counts as progress.
     pub(crate) best: u64,
     pub(crate) prepared: bool,
@@ -164,6 +166,7 @@ impl State {
                 restart: Restart::No,
                 changes: 0,
                 mismatches: 0,
+                cut: None,
                 best: 0,
                 prepared: false,
                 complete: false,
@@ -244,6 +247,7 @@ impl State {
             failed: false,
             first_at: binding.first.as_ref().map(|b| b.at.start),
             unvouched: false,
+            reads_over: false,
         };
         self.board.open.entry(source).or_default().insert((object, id));
         self.board.bindings.insert(id, view);

@@ -30,12 +30,21 @@ impl State {
             return;
         }
         match error.kind() {
-            // Once it is known to have no ranges, the same refusal is no news: it counts as any other.
-            Kind::RangeIgnored if b.seek() != Seek::None => {
+            Kind::RangeIgnored if b.seek() != Seek::None && !b.reads_over => {
                 return self.downgrade(id, Caps::STREAM, now, after);
             }
+            // Asked before it was known to have no ranges: no news.
+            Kind::RangeIgnored
+                if !b.reads_over
+                    && self.board.leases.get(&lease).is_some_and(|l| l.want.start > b.window.start) =>
+            {
+                return;
+            }
             Kind::Changed => return self.changed(id, error.clone(), now, after),
-            _ => {}
+            _ => {
+                let object = b.object;
+                self.note_cut(object, error);
+            }
         }
         let gained = self.board.leases.get(&lease).is_some_and(|l| l.gained && l.bytes >= LITTLE);
         let others = self.board.leases.values().any(|l| l.binding == id && l.id != lease && l.bytes > 0);
@@ -87,6 +96,24 @@ impl State {
         }
     }
 
+    /// Remembers why an answer failed.
+    fn note_cut(&mut self, object: ObjectId, error: &Error) {
+        if let Some(o) = self.objects.get_mut(&object) {
+            // A change says by itself what happened.
+            o.cut = (error.kind() != Kind::Changed).then(|| error.clone());
+        }
+    }
+
+    /// What to say where an object has to start over and cannot, because bytes have left: what cut it, unless it is
+    /// that the bytes are others now.
+    pub(crate) fn cut_short(&self, object: ObjectId, refused: Error) -> Error {
+        let Some(o) = self.objects.get(&object) else { return refused };
+        let Some(cut) = o.cut.clone().filter(|_| refused.kind() == Kind::Changed) else { return refused };
+        let happened = if cut.detail().is_empty() { cut.kind().name() } else { cut.detail() };
+        let why = format!("{happened}; {} bytes have left already and cannot be fetched again", o.next_out);
+        cut.because(why).with_retry(Retry::Never).advise("discard the output and run the command again")
+    }
+
     /// The binding can do less than it seemed.
     pub(super) fn downgrade(&mut self, id: BindingId, caps: Caps, now: Instant, after: &mut After) {
         let Some(b) = self.board.bindings.get_mut(&id) else { return };
@@ -106,6 +133,7 @@ impl State {
             return;
         }
         let (object, source) = (b.object, b.source);
+        self.note_cut(object, &error);
         if let Some(open) = self.board.open.get_mut(&source) {
             open.remove(&(object, id));
         }
@@ -218,6 +246,7 @@ impl State {
         v.generation += 1;
         v.primary = None;
         if why.is_some() {
+            s.cut = None;
             v.len = None;
             s.told_len = None;
         }
