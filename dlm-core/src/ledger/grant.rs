@@ -356,7 +356,7 @@ impl State {
             .collect();
         for (binding, id) in stuck {
             let left = self.board.objects.get(&id).is_some_and(|v| v.window.is_some())
-                && self.objects.get(&id).is_some_and(|o| o.next_out > 0);
+                && self.objects.get(&id).is_some_and(|o| o.next_out > 0 || o.out_busy);
             match self.board.bindings.get_mut(&binding) {
                 Some(b) if left && b.identity.as_ref().is_some_and(|i| i.validator.is_strong()) => {
                     b.reads_over = true;

@@ -169,13 +169,14 @@ impl Ledger {
                 s.fail_job(e, after);
                 return;
             }
+            if caps.order == Order::Next {
+                // It has left, whatever became of the object meanwhile.
+                o.next_out = range.end;
+                after.wake_moved = true;
+            }
             if v.generation != generation {
                 v.done.remove(&range);
                 return;
-            }
-            if caps.order == Order::Next {
-                o.next_out = range.end;
-                after.wake_moved = true;
             }
             if o.judge.knows_good(&range) {
                 v.verified.insert(range.clone());
