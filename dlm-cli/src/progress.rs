@@ -121,7 +121,7 @@ fn render(name: &str, now: &Snapshot, width: usize, ticks: usize) -> String {
     }
     // The bar takes half of what is left, and is the first to go when that is little.
     let bar = match now.total {
-        Some(total) if matches!(now.state, JobState::Running | JobState::Paused) && room >= 24 => {
+        Some(total) if now.state == JobState::Running && room >= 24 => {
             format!("{}  ", bar(now.done, total, (room / 2).clamp(10, 30)))
         }
         _ => String::new(),

@@ -25,18 +25,12 @@ use crate::source::{Caps, Source};
 pub struct Hint<'a> {
     /// The locator.
     pub locator: &'a Locator,
-    /// The first bytes of the document, where somebody already has them.
-    pub first_bytes: Option<&'a [u8]>,
 }
 
 impl<'a> Hint<'a> {
     /// Only a locator.
     pub const fn new(locator: &'a Locator) -> Self {
-        Self { locator, first_bytes: None }
-    }
-    /// A locator and the beginning of what it names.
-    pub const fn with_bytes(locator: &'a Locator, first_bytes: &'a [u8]) -> Self {
-        Self { locator, first_bytes: Some(first_bytes) }
+        Self { locator }
     }
 }
 
@@ -59,13 +53,6 @@ pub enum Accept {
 pub enum From {
     /// Something to look up.
     Locator(Locator),
-    /// A document that was already fetched.
-    Document {
-        /// Where it came from; relative names in it are relative to this.
-        base: Locator,
-        /// All of it.
-        bytes: Bytes,
-    },
 }
 
 /// One source that has one object.
@@ -138,7 +125,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// A short name: "http".
     fn name(&self) -> &'static str;
 
-    /// Whether this locator is one of ours, by its scheme, its ending, or its first bytes. Pure and quick: every
+    /// Whether this locator is one of ours, by its scheme or its ending. Pure and quick: every
     /// backend is asked for every locator.
     fn accepts(&self, hint: &Hint<'_>) -> Accept;
 

@@ -43,8 +43,6 @@ pub enum Retry {
     After(Duration),
     /// Another source of the same bytes.
     Elsewhere,
-    /// Resolving the locator again (an expired signature, a rotated token).
-    Refresh,
 }
 
 /// What happened, in one word.
@@ -255,10 +253,6 @@ impl Error {
     /// What a person can do; empty when there is nothing to say.
     pub fn advice(&self) -> &str {
         &self.0.advice
-    }
-    /// Whether the same source may succeed later.
-    pub fn is_transient(&self) -> bool {
-        matches!(self.0.retry, Retry::Backoff | Retry::After(_))
     }
 }
 

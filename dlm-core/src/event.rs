@@ -109,8 +109,6 @@ pub enum JobState {
     Running,
     /// Every byte is there; the last proofs are made.
     Verifying,
-    /// Stopped; goes on when it is started again.
-    Paused,
     /// Everything is in place.
     Done,
     /// It failed.

@@ -333,6 +333,4 @@ pub enum Role {
         /// Which part of it.
         window: Span,
     },
-    /// A document that describes the download (a `.torrent`, a Metalink): read it, hand it back.
-    Describes,
 }

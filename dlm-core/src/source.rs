@@ -102,8 +102,6 @@ impl Caps {
 pub enum Exit {
     /// There was nothing left to do, or the job stopped.
     Done,
-    /// Done downloading; it goes on giving to others.
-    Seeded,
 }
 
 /// The long form of a source: it chooses its own order and claims what it chose.
@@ -118,7 +116,7 @@ pub trait Source: Debug + Send + Sync + 'static {
     /// Who this is. Two sources with one `key` share limits.
     fn info(&self) -> SourceInfo;
 
-    /// Called once a job (and once more after each pause); drives itself until there is nothing left to do.
+    /// Called once a job, and once more when it is bound again after it had returned; drives itself until there is nothing left to do.
     ///
     /// Runs on a task of its own. May be dropped at any await, as the trait says: what it has delivered is the job's.
     ///

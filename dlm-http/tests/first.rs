@@ -8,7 +8,7 @@ use common::{
     Found, Server, Step, collect, cx, error, kind, locator, open, ranges, resolve, say, say_and_close, strong,
 };
 use dlm_core::{
-    Accept, Backend, Fault, From, Hint, Identity, Kind, Result, ResumeHint, Retry, Role, Span, Validator,
+    Accept, Backend, Fault, Hint, Identity, Kind, Result, ResumeHint, Retry, Role, Span, Validator,
 };
 use dlm_http::HttpBackend;
 
@@ -307,12 +307,6 @@ fn accepts() {
     ] {
         assert_eq!(backend().accepts(&Hint::new(&locator(l))), want, "{l}");
     }
-}
-
-#[tokio::test]
-async fn documents_are_not_read() {
-    let from = From::Document { base: locator("http://h/"), bytes: "x".into() };
-    assert_eq!(backend().resolve(from, &cx(None)).await.err().unwrap().kind(), Kind::Unsupported);
 }
 
 #[tokio::test]

@@ -33,10 +33,6 @@ impl RangeSet {
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
-    /// How many intervals it takes.
-    pub fn intervals(&self) -> usize {
-        self.map.len()
-    }
     /// The intervals, in order; none touches the next.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + '_ {
         self.map.iter().map(|(s, e)| *s..*e)

@@ -224,7 +224,6 @@ impl Backend for Scripted {
     async fn resolve(&self, from: From, cx: &Cx) -> Result<DiscoveryStream> {
         match from {
             From::Locator(l) => (self.0)(&l, cx),
-            From::Document { base, .. } => (self.0)(&base, cx),
             _ => unreachable!("nothing else is resolved"),
         }
     }
