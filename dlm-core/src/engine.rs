@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Arc<Budget>,
     pub(crate) bucket: Arc<Bucket>,
     origins: Mutex<HashMap<Arc<str>, Arc<Origin>>>,
+    origin_rate: Option<u64>,
     policy: Arc<Policy>,
     compute: Compute,
     seq: AtomicU64,
@@ -49,7 +50,7 @@ impl Shared {
         if all.len() > 4096 {
             all.retain(|_, o| Arc::strong_count(o) > 1);
         }
-        all.entry(key.clone()).or_insert_with(|| Arc::new(Origin::new())).clone()
+        all.entry(key.clone()).or_insert_with(|| Arc::new(Origin::new(self.origin_rate))).clone()
     }
 
     pub(crate) fn event(&self, job: JobId, kind: EventKind) -> Event {
@@ -77,6 +78,7 @@ pub struct EngineBuilder {
     registry: Registry,
     memory: u64,
     rate: Option<u64>,
+    origin_rate: Option<u64>,
     policy: Option<Arc<Policy>>,
     compute: Compute,
 }
@@ -101,9 +103,17 @@ impl EngineBuilder {
         self.memory = bytes.max(256 << 10);
         self
     }
-    /// Most bytes a second over all jobs.
+    /// Most bytes a second over all jobs; `None`, as at first: no limit. What is given to others
+    /// ([`Work::charge_upload`](crate::Work::charge_upload)) counts, too. A job has a limit of its own beside it
+    /// ([`JobSpec::limit_rate`]).
     pub fn limit_rate(mut self, bytes_per_second: Option<u64>) -> Self {
         self.rate = bytes_per_second;
+        self
+    }
+    /// Most bytes a second from each origin by itself (what shares a [`SourceInfo::key`](crate::SourceInfo)), over all
+    /// jobs; `None`, as at first: no limit. It counts beside the other limits: the least of them holds.
+    pub fn limit_rate_of_origin(mut self, bytes_per_second: Option<u64>) -> Self {
+        self.origin_rate = bytes_per_second;
         self
     }
     /// Another policy than [`Adaptive`] (or [`Ordered`] for sinks that take only the next bytes), made anew for each
@@ -128,6 +138,7 @@ impl EngineBuilder {
             budget: Budget::engine(self.memory),
             bucket: Arc::new(Bucket::new(self.rate)),
             origins: Mutex::default(),
+            origin_rate: self.origin_rate,
             policy: self.policy.unwrap_or(default),
             compute: self.compute,
             seq: AtomicU64::new(0),
@@ -144,6 +155,7 @@ impl Engine {
             registry: Registry::new(),
             memory: MEMORY,
             rate: None,
+            origin_rate: None,
             policy: None,
             compute: Compute::Blocking,
         }

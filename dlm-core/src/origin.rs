@@ -24,8 +24,9 @@ struct Known {
 }
 
 impl Origin {
-    pub(crate) fn new() -> Self {
-        Self { bucket: Bucket::new(None), known: Mutex::default() }
+    /// With so many bytes a second at most.
+    pub(crate) fn new(rate: Option<u64>) -> Self {
+        Self { bucket: Bucket::new(rate), known: Mutex::default() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -62,7 +63,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_rest_and_the_least_number_hold_for_a_while() {
-        let (o, now) = (Origin::new(), Instant::now());
+        let (o, now) = (Origin::new(None), Instant::now());
         assert_eq!((o.resting(now), o.allowed(now)), (None, None));
         o.rest(now + Duration::from_secs(9));
         o.rest(now + Duration::from_secs(3));

@@ -3,6 +3,7 @@
 
 mod rules_kit;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,6 +71,38 @@ fn all_jobs_of_an_engine_share_its_rate() {
     }
     let lifted = seconds(builder(&[FAST]).limit_rate(Some(1_000)).limit_rate(None), 2);
     assert!((lifted - free).abs() < 0.2, "the last word counts: {lifted}, {free}");
+}
+
+#[test]
+fn each_origin_has_a_rate_of_its_own_that_all_jobs_share() {
+    // Of so many jobs each takes another one of so many origins in turn.
+    let origins = |n: usize| {
+        let next = AtomicUsize::new(0);
+        let found = Found(move |cx: &dlm_core::Cx| {
+            let key = ["a", "b"][next.fetch_add(1, Ordering::Relaxed) % n];
+            let source: Arc<dyn Source> = Arc::new(Ranged::new(Server::new(key, data(), FAST)));
+            let (id, mut found) = object(cx, "object", LEN);
+            found.push(bind(&source, id, Caps::RANGES, &strong(Some(LEN))));
+            all(found)
+        });
+        Engine::builder().backend(found).deterministic().limit_rate_of_origin(Some(1_000_000))
+    };
+    for (engine, jobs, want) in [
+        (origins(1), 1, 4.0),
+        (origins(1), 2, 8.0),
+        (origins(2), 2, 4.0),
+        // The least of all limits holds.
+        (origins(2).limit_rate(Some(500_000)), 2, 16.0),
+        (origins(2).limit_rate(Some(9_000_000)), 2, 4.0),
+    ] {
+        let took = seconds(engine, jobs);
+        assert!(
+            (want * 0.8..want * 1.15).contains(&took),
+            "{jobs} jobs took {took} s, and should take {want}"
+        );
+    }
+    let lifted = seconds(origins(1).limit_rate_of_origin(None), 2);
+    assert!(lifted < 1.0, "{lifted}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl WorkBench {
     pub fn add(&self, binding: Binding) -> Result<Work> {
         let info = binding.source.info();
         let (id, party) = self.ledger.with(|s, _| {
-            let id = s.add_source(info, Arc::new(Origin::new()));
+            let id = s.add_source(info, Arc::new(Origin::new(None)));
             (id, s.parties.main(id).unwrap_or(PartyId(0)))
         });
         self.ledger.with(|s, after| s.add_binding(id, binding, 5, Duration::from_secs(30), after))?;
