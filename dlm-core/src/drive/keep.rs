@@ -183,18 +183,9 @@ fn claims(dirty: &[Dirty], object: ObjectId, generation: u32, joined: u64) -> Ve
     all.sort_by_key(|c| c.range.start);
     let mut out: Vec<Claim> = Vec::new();
     for c in all {
-        match out.last_mut() {
-            Some(last) if last.range.end == c.range.start && c.range.end - last.range.start <= joined => {
-                let len = c.range.end - c.range.start;
-                let both = crc_fast::checksum_combine(
-                    crc_fast::CrcAlgorithm::Crc32Iscsi,
-                    u64::from(last.crc),
-                    u64::from(c.crc),
-                    len,
-                );
-                *last = Claim::new(last.range.start..c.range.end, both as u32);
-            }
-            _ => out.push(c),
+        match out.last_mut().and_then(|last| Some((last.joined(&c, joined)?, last))) {
+            Some((both, last)) => *last = both,
+            None => out.push(c),
         }
     }
     out

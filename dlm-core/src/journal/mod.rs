@@ -32,6 +32,21 @@ impl Claim {
     pub const fn new(range: Range<u64>, crc: u32) -> Self {
         Self { range, crc }
     }
+
+    /// This one and the one that follows it, where they touch and are no longer than `most` together.
+    pub(crate) fn joined(&self, next: &Self, most: u64) -> Option<Self> {
+        let range = self.range.start..next.range.end;
+        if self.range.end != next.range.start || range.end - range.start > most {
+            return None;
+        }
+        let crc = crc_fast::checksum_combine(
+            crc_fast::CrcAlgorithm::Crc32Iscsi,
+            u64::from(self.crc),
+            u64::from(next.crc),
+            next.range.end - next.range.start,
+        );
+        Some(Self { range, crc: crc as u32 })
+    }
 }
 
 /// One thing that happened to an object, in the order in which it happened.

@@ -166,6 +166,14 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) -> Result<()> {
     }
 }
 
+/// Appends the lines of these records. One that is too long for a line is left out: what it says is not resumed.
+pub(super) fn encode_all(records: &[Record], out: &mut Vec<u8>) {
+    for r in records {
+        // Whole lines before it stay, and are right by themselves.
+        let _ = encode(r, out);
+    }
+}
+
 fn line(line: &Line<'_>, out: &mut Vec<u8>) -> Result<()> {
     let wrong = |why: &dyn std::fmt::Display| Error::new(Kind::Invalid, "write the journal").because(why);
     let json = serde_json::to_string(line).map_err(|e| wrong(&e))?;

@@ -8,6 +8,7 @@
 //! It is trusted no further than it can be checked: what it claims is compared with the partial by the engine, and what
 //! is not a plain file is refused.
 
+mod fit;
 mod format;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use async_trait::async_trait;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use self::format::{HEADER, MAX_FILE, Scan, compact, encode, scan};
+use self::format::{HEADER, MAX_FILE, Scan, compact, encode_all, scan};
 use super::{Checkpoint, Journal, Saved};
 use crate::error::{Error, Kind, Result};
 use crate::sink::Keep;
@@ -38,7 +39,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The journal beside the partial of a [`FileSink`](crate::FileSink), from [`FileSink::journal`](crate::FileSink::journal).
 ///
 /// Its file is made by the first [`record`](Journal::record), readable by its owner only. Bounds: 16 MiB; what is
-/// longer is taken for damaged, and what would become longer is written anew first.
+/// longer is taken for damaged, and what would become longer is written anew first, in fewer words: claims that touch are
+/// joined, and if that is not enough, only the largest are kept. What is no longer claimed is fetched again by a job that
+/// resumes; the job that runs goes on.
 #[derive(Debug)]
 pub struct SidecarJournal {
     sink: Arc<Shared>,
@@ -120,9 +123,7 @@ impl Open {
 
     fn append(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let mut text = Vec::new();
-        for r in &checkpoint.records {
-            encode(r, &mut text)?;
-        }
+        encode_all(&checkpoint.records, &mut text);
         if text.is_empty() {
             return Ok(());
         }
@@ -131,7 +132,7 @@ impl Open {
             self.rewrite = Some(saved.unwrap_or_default());
         }
         if let Some(saved) = self.rewrite.take() {
-            let done = self.write_anew(&saved, &text, checkpoint.durable);
+            let done = self.write_anew(&saved, checkpoint);
             if done.is_err() {
                 self.rewrite = Some(saved);
             }
@@ -187,18 +188,10 @@ impl Open {
         Ok(file)
     }
 
-    /// The same in fewer lines, and what is new behind it, in a new file that takes the old one's place.
-    fn write_anew(&mut self, saved: &Saved, text: &[u8], durable: bool) -> Result<()> {
-        let mut whole = HEADER.to_vec();
-        for r in compact(saved) {
-            encode(&r, &mut whole)?;
-        }
-        whole.extend_from_slice(text);
-        if whole.len() as u64 > MAX_FILE {
-            return Err(Error::new(Kind::NoSpace, "write")
-                .on(self.home.dir.show(&self.home.name))
-                .because("the journal would be longer than 16 MiB"));
-        }
+    /// The same in fewer lines, with what is new, in a new file that takes the old one's place.
+    fn write_anew(&mut self, saved: &Saved, checkpoint: &Checkpoint) -> Result<()> {
+        let durable = checkpoint.durable;
+        let whole = fit::whole(Saved::replay(compact(saved).iter().chain(&checkpoint.records)));
         let temp = self.temp();
         // Left by a run that was killed in the middle of this.
         self.home.dir.unlink(&temp)?;

@@ -324,3 +324,76 @@ async fn what_is_no_plain_file_is_refused() {
     // Before anything is settled it is not complained about, and nobody waits for a fifo.
     assert_eq!(b.again().journal.load().await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn what_would_be_too_long_says_less_and_fails_nothing() {
+    let b = Bench::new();
+    b.prepare().await;
+    // Nothing touches anything. Some claims are long, and they are worth the most.
+    let claim =
+        |i: u64| Claim::new(i << 20..(i << 20) + if i % 1000 == 0 { 90_000 } else { 10_000 }, i as u32);
+    let all: Vec<Claim> = (0..700_000).map(claim).collect();
+    let mut records = vec![object("", 1)];
+    for part in all.chunks(350_000) {
+        let claims = part.to_vec();
+        records.push(Record::Wrote { key: "".into(), generation: 1, claims });
+        b.record(&records[records.len() - 1 - usize::from(records.len() == 2)..]).await.unwrap();
+        assert!(b.path().metadata().unwrap().len() <= MAX_FILE);
+    }
+    let later = [wrote("", 1, (1 << 20) - 10, 5), wrote("", 1, 500_000, 7)];
+    b.record(&later).await.unwrap();
+    let b = b.again();
+    b.prepare().await;
+    let left = b.journal.load().await.unwrap().unwrap().objects.remove(0);
+    let written: std::collections::BTreeSet<(u64, u64, u32)> =
+        all.iter().map(|c| (c.range.start, c.range.end, c.crc)).collect();
+    let old: Vec<_> = left.claims.iter().filter(|c| c.range.end - c.range.start > 10).collect();
+    assert!(old.iter().all(|c| written.contains(&(c.range.start, c.range.end, c.crc))), "nothing is made up");
+    assert!(old.len() > 60_000, "{}", old.len());
+    assert_eq!(
+        old.iter().filter(|c| c.range.end - c.range.start == 90_000).count(),
+        700,
+        "the long ones stay"
+    );
+    assert_eq!(left.claims.len() - old.len(), 2, "what came later is there");
+}
+
+#[tokio::test]
+async fn claims_that_touch_are_joined_before_any_is_lost() {
+    const PART: u64 = 4096;
+    let zeros = |len: u64| crate::ledger::crc32c(&[vec![0; len as usize].into()]);
+    let b = Bench::new();
+    b.prepare().await;
+    let crc = zeros(PART);
+    let all: Vec<Claim> = (0..500_000).map(|i| Claim::new(i * PART..(i + 1) * PART, crc)).collect();
+    b.record(&[object("", 1)]).await.unwrap();
+    for part in all.chunks(100_000) {
+        b.record(&[Record::Wrote { key: "".into(), generation: 1, claims: part.to_vec() }]).await.unwrap();
+    }
+    assert!(b.path().metadata().unwrap().len() <= MAX_FILE);
+    let b = b.again();
+    let left = b.journal.load().await.unwrap().unwrap().objects.remove(0).claims;
+    assert_eq!((left[0].range.start, left.last().unwrap().range.end), (0, all.len() as u64 * PART));
+    assert!(left.windows(2).all(|w| w[0].range.end == w[1].range.start), "all of it");
+    for c in left.iter().take(9) {
+        assert_eq!(c.crc, zeros(c.range.end - c.range.start), "{c:?}");
+    }
+}
+
+#[tokio::test]
+async fn more_objects_than_it_can_name_and_names_that_are_too_long() {
+    let b = Bench::new();
+    b.prepare().await;
+    let key = |i: usize| format!("{i}/{}", "x".repeat(900));
+    b.record(&[object(&"k".repeat(2 << 20), 1), object("first", 1), wrote("first", 1, 0, 1)]).await.unwrap();
+    for from in (0..20_000).step_by(1000) {
+        let all: Vec<Record> = (from..from + 1000).map(|i| object(&key(i), 1)).collect();
+        b.record(&all).await.unwrap();
+        assert!(b.path().metadata().unwrap().len() <= MAX_FILE);
+    }
+    b.record(&[wrote("first", 1, 10, 2)]).await.unwrap();
+    let b = b.again();
+    let saved = b.journal.load().await.unwrap().unwrap();
+    assert_eq!(saved.object("first").unwrap().claims.len(), 2, "what has claims stays");
+    assert!(saved.objects.len() > 1000, "{}", saved.objects.len());
+}
