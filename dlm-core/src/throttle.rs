@@ -87,7 +87,7 @@ mod tests {
     fn without_a_limit_nobody_waits_for_anybody() {
         let b = std::sync::Arc::new(Bucket::new(None));
         let held = b.lock();
-        let (tx, rx) = std::sync::mpsc::channel();
+        let (tx, rx) = std::sync::mpsc::sync_channel(1);
         let other = b.clone();
         std::thread::spawn(move || {
             other.charge(1, Instant::now());

@@ -45,13 +45,11 @@ fn chunked(head: &str, cut: Option<usize>) -> Vec<Step> {
         out.extend_from_slice(chunk);
         out.extend_from_slice(b"\r\n");
     }
-    match cut {
-        Some(_) => vec![Step::Send(out), Step::Close],
-        None => {
-            out.extend_from_slice(b"0\r\n\r\n");
-            vec![Step::Send(out)]
-        }
+    if cut.is_some() {
+        return vec![Step::Send(out), Step::Close];
     }
+    out.extend_from_slice(b"0\r\n\r\n");
+    vec![Step::Send(out)]
 }
 
 /// All of it, by its length, and cut after so many bytes.
@@ -77,11 +75,8 @@ async fn run(
 #[tokio::test]
 async fn a_cut_without_validators_is_no_change() {
     for length_is_known in [true, false] {
-        let (result, got, requests) = run(move |_| match length_is_known {
-            true => plain("", LEN / 2),
-            false => chunked("", Some(LEN / 2)),
-        })
-        .await;
+        let cut = move || if length_is_known { plain("", LEN / 2) } else { chunked("", Some(LEN / 2)) };
+        let (result, got, requests) = run(move |_| cut()).await;
         let e = result.unwrap_err();
         assert_eq!(e.kind(), Kind::Reset, "{e}");
         assert!(

@@ -34,7 +34,9 @@ pub struct WorkBench {
 }
 
 impl WorkBench {
-    /// A bench with one object of `len` bytes, which goes to `sink`; `memory` bytes may be in flight.
+    /// A bench with one object of `len` bytes (`None`: not known yet), which goes to `sink`; `memory` bytes may be in flight.
+    ///
+    /// **Cancellation.** Dropped, it may have prepared the object's file.
     ///
     /// # Errors
     /// The sink's, from preparing the object's file.
@@ -43,6 +45,8 @@ impl WorkBench {
     }
 
     /// The same, with limits.
+    ///
+    /// **Cancellation.** As [`new`](Self::new).
     ///
     /// # Errors
     /// The sink's, from preparing the object's file.
@@ -97,8 +101,11 @@ impl WorkBench {
 
     /// Adds a source with one binding, and makes its [`Work`].
     ///
+    /// The source is not run: that is for [`run`](Self::run), or for the test itself.
+    ///
     /// # Errors
-    /// The binding does not fit the object.
+    /// [`Changed`](crate::Kind::Changed) where the binding has another length than the object; [`Bug`](crate::Kind::Bug)
+    /// where it is of another object.
     pub fn add(&self, binding: Binding) -> Result<Work> {
         let info = binding.source.info();
         let (id, party) = self.ledger.with(|s, _| {
@@ -111,7 +118,10 @@ impl WorkBench {
         Ok(Work::new(self.ledger.clone(), id, party, self.cx.clone()))
     }
 
-    /// Runs a source on a work until the object is whole, or `patience` is over. Returns whether it is whole.
+    /// Runs a source on a work until the object is whole, its run has ended, or `patience` is over. Returns whether it is
+    /// whole. What the source learns ([`Work::learn`]) is dropped.
+    ///
+    /// **Cancellation.** Dropped, it leaves the source running on its task; [`end`](Self::end) stops it.
     pub async fn run(&mut self, source: Arc<dyn Source>, work: Work, patience: Duration) -> bool {
         let mut run = tokio::spawn(source.run(work));
         let deadline = Instant::now() + patience;
@@ -139,6 +149,9 @@ impl WorkBench {
     }
 
     /// Writes what is gathered, waits for writes and verdicts, lets objects start over and wrong ranges go missing.
+    ///
+    /// **Cancellation.** May be dropped at any await, and called again. **Bounds.** Waits for a second at most, of tokio's
+    /// time.
     pub async fn settle(&mut self) {
         self.ledger.flush_all();
         for _ in 0..1000 {
@@ -182,7 +195,7 @@ impl WorkBench {
         self.look(|o| o.reserved.clone())
     }
 
-    /// Bytes in flight.
+    /// Bytes in flight: accepted, and not yet written or hashed.
     pub fn in_flight(&self) -> u64 {
         self.ledger.budget.used()
     }

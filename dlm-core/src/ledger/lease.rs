@@ -136,57 +136,50 @@ impl Lease {
     /// reading the socket, so that the far side slows down. The lease at the frontier of an ordered object never
     /// waits for budget.
     ///
-    /// Returns at once when the lease is revoked; the next [`put`](Self::put) then says so. Cancel-safe.
+    /// Returns at once when the lease is revoked; the next [`put`](Self::put) then says so.
+    ///
+    /// **Cancellation.** May be dropped at any await: nothing is reserved, and the time it has waited counts as ours.
+    /// **Bounds.** It has no time limit of its own: with a reader that stands still it waits until the lease is revoked.
+    ///
+    /// # Errors
+    /// None so far: what ends a lease is told by [`put`](Self::put).
     pub async fn ready(&mut self) -> Result<()> {
-        let began = Instant::now();
-        let mut waited = false;
-        while let Some(wait) = self.room(Instant::now()) {
-            if !std::mem::replace(&mut waited, true) {
-                self.ledger.with(|s, _| s.waits(self.seed.id, began));
-            }
-            // Created before the state was looked at again, so that no change in between is missed.
+        let mut waiting = None;
+        while self.room(Instant::now()).is_some() {
+            waiting.get_or_insert_with(|| Waiting::new(&self.ledger, self.seed.id));
             let revoked = self.seed.token.cancelled();
+            // Both are in their queues before the state is looked at again, so that no change in between is missed.
+            let (moved, freed) = (self.ledger.moved.notified(), self.ledger.budget.freed());
+            tokio::pin!(moved, freed);
+            moved.as_mut().enable();
+            if futures::poll!(freed.as_mut()).is_ready() {
+                continue;
+            }
+            let Some(wait) = self.room(Instant::now()) else { break };
             match wait {
                 // A timer, because a limit may change meanwhile, and then `moved` is notified.
                 Wait::Until(t) => tokio::select! {
                     biased;
                     () = revoked => break,
-                    () = self.ledger.moved.notified() => {}
+                    () = moved => {}
                     () = tokio::time::sleep_until(t) => {}
                 },
-                Wait::Moved => {
-                    let moved = self.ledger.moved.notified();
-                    tokio::pin!(moved);
-                    moved.as_mut().enable();
-                    if self.room(Instant::now()).is_none() {
-                        continue;
-                    }
-                    tokio::select! {
-                        biased;
-                        () = revoked => break,
-                        () = moved => {}
-                    }
-                }
+                Wait::Moved => tokio::select! {
+                    biased;
+                    () = revoked => break,
+                    () = moved => {}
+                },
                 Wait::Budget => {
-                    let freed = self.ledger.budget.freed();
-                    tokio::pin!(freed);
-                    if futures::poll!(freed.as_mut()).is_ready() || self.room(Instant::now()).is_none() {
-                        continue;
-                    }
                     // Whoever waits for budget writes what is gathered: otherwise all could wait for each other.
                     self.ledger.flush_all();
                     tokio::select! {
                         biased;
                         () = revoked => break,
                         () = freed => {}
-                        () = self.ledger.moved.notified() => {}
+                        () = moved => {}
                     }
                 }
             }
-        }
-        if waited {
-            let pause = began.elapsed();
-            self.ledger.with(|s, _| s.waited(self.seed.id, pause));
         }
         Ok(())
     }
@@ -215,7 +208,7 @@ impl Lease {
         (!self.ledger.budget.has_room(leases)).then_some(Wait::Budget)
     }
 
-    /// Delivers bytes of the object that begin at `at`. Takes what is needed of them and never waits: call
+    /// Delivers bytes of the object that begin at `at`, an offset of the object. Takes what is needed of them and never waits: call
     /// [`ready`](Self::ready) before reading.
     ///
     /// # Errors
@@ -236,7 +229,10 @@ impl Lease {
         self.ledger.with(|s, after| s.put(self.seed.id, at, &data, now, &budget, caps, after))
     }
 
-    /// Resolves when the lease is taken back: others have its bytes, the policy wants it, the job stops.
+    /// Resolves when the lease is taken back: others have its bytes, the policy wants it, the job stops. Never otherwise,
+    /// and not because the lease is dropped.
+    ///
+    /// **Cancellation.** Cancel-safe: once it has resolved, another call resolves at once. It borrows nothing.
     pub fn revoked(&self) -> impl Future<Output = ()> + Send + use<> {
         self.seed.token.clone().cancelled_owned()
     }
@@ -282,7 +278,11 @@ impl Lease {
     }
 
     /// Reads up to `max` of the bytes just before `at` that are held already, to compare them with what an answer
-    /// sends again. Empty where there are none, or where the sink cannot be read.
+    /// sends again. Empty where there are none, where their writes have not returned yet, where the sink cannot be read,
+    /// or where reading fails: it is a comparison less, and no reason to stop. Offsets are the object's; all of it is in
+    /// memory at once, and not counted as in flight, so `max` should be small (64 KiB).
+    ///
+    /// **Cancellation.** May be dropped at any await; nothing changes.
     pub async fn before(&self, at: u64, max: u64) -> Bytes {
         if !self.ledger.caps.readable {
             return Bytes::new();
@@ -317,6 +317,28 @@ impl Drop for Lease {
     }
 }
 
+/// A lease waits for ourselves, until this is dropped.
+struct Waiting {
+    ledger: Arc<Ledger>,
+    lease: LeaseId,
+    began: Instant,
+}
+
+impl Waiting {
+    fn new(ledger: &Arc<Ledger>, lease: LeaseId) -> Self {
+        let began = Instant::now();
+        ledger.with(|s, _| s.waits(lease, began));
+        Self { ledger: ledger.clone(), lease, began }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let pause = self.began.elapsed();
+        self.ledger.with(|s, _| s.waited(self.lease, pause));
+    }
+}
+
 enum Wait {
     Until(Instant),
     Moved,
@@ -332,4 +354,48 @@ pub(crate) enum Place {
 
 pub(crate) fn unagreed() -> Error {
     Error::new(Kind::Bug, "deliver bytes").because("the answer's identity was not compared first")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ledger::{Claim, Work, WorkBench};
+    use crate::{Binding, Cx, Exit, MemorySink, Source, SourceInfo};
+
+    #[derive(Debug)]
+    struct Idle;
+
+    #[async_trait::async_trait]
+    impl Source for Idle {
+        fn info(&self) -> SourceInfo {
+            SourceInfo::new("idle", "idle", "idle")
+        }
+        async fn run(self: Arc<Self>, _: Work) -> Result<Exit> {
+            Ok(Exit::Done)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_dropped_is_over() {
+        const LEN: u64 = 1 << 20;
+        let limits = crate::Limits { rate: Some(1000), ..crate::Limits::default() };
+        let sink = Arc::new(MemorySink::new());
+        let bench = WorkBench::with_limits(sink, Some(LEN), LEN, Cx::new(), limits).await.unwrap();
+        let target = Target::new(bench.object(), "x://a".parse().unwrap());
+        let identity = Identity::new(Some(LEN), Validator::ContentAddressed);
+        let work = bench.add(Binding::new(Arc::new(Idle), target, Caps::RANGES, identity)).unwrap();
+        let Claim::Lease(mut lease) = work.try_claim(bench.object(), 0..LEN) else { panic!("no lease") };
+        // Paid for in ten seconds; a source that does something else after two goes on.
+        lease.put(0, Bytes::from(vec![0; 10_000])).unwrap();
+        let two = Duration::from_secs(2);
+        assert!(tokio::time::timeout(two, lease.ready()).await.is_err());
+        tokio::time::sleep(two).await;
+        let (id, now) = (lease.id(), Instant::now());
+        let look = |f: fn(&crate::LeaseView, Instant) -> Duration| {
+            lease.ledger.with(|s, _| s.board.lease(id).map(|l| f(l, now)).unwrap())
+        };
+        assert_eq!((look(crate::LeaseView::paused), look(crate::LeaseView::silent)), (two, two));
+    }
 }

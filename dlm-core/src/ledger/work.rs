@@ -172,8 +172,11 @@ impl Work {
         News(self.ledger.news.subscribe())
     }
 
-    /// Adds what was found while running: an object, a file, a piece table, another locator. Waits until the engine
-    /// has taken it in.
+    /// Adds what was found while running: an object, a file, a piece table, another locator. Returns once it is in the
+    /// engine's queue; the job does not end before it was taken in.
+    ///
+    /// **Cancellation.** Dropped, it has added nothing. **Bounds.** The queue holds 64; the engine takes nothing out while a
+    /// thousand objects are unfinished, or while it resolves or checks, and waits for as long.
     ///
     /// # Errors
     /// [`Kind::Shutdown`] when the job is over.
@@ -193,10 +196,14 @@ impl Work {
     }
 
     /// Reads bytes that passed their proof, or were written where there is none. Works while the job runs, and after the
-    /// object's files were put in place, too.
+    /// object's files were put in place, too. Offsets are in bytes of the object.
+    ///
+    /// **Cancellation.** May be dropped at any await; nothing changes. **Bounds.** All of the range is in memory at once
+    /// and not counted as in flight: ask for a piece, not for a file.
     ///
     /// # Errors
-    /// [`Kind::Busy`] where the range is not all there yet; the sink's errors.
+    /// [`Kind::Busy`] where the range is not all there yet; those of [`Sink::read`](crate::Sink::read)
+    /// ([`Kind::Unsupported`] for a pipe).
     pub async fn read_verified(&self, object: ObjectId, range: Range<u64>) -> Result<Bytes> {
         let there = self.ledger.with(|s, _| {
             if s.finished.contains(u64::from(object.0)) {
@@ -223,7 +230,9 @@ impl Work {
         self.ledger.limits.subscribe()
     }
 
-    /// Counts bytes given to others against the engine's upload limit, and waits until it allows them.
+    /// Counts bytes given to others against the limit of the whole engine, and waits until it allows them.
+    ///
+    /// **Cancellation.** The bytes are counted by the first poll, and stay so when it is dropped.
     pub async fn charge_upload(&self, bytes: u32) {
         // There is one limit for both ways until an upload limit of its own exists.
         let bucket = &self.ledger.buckets[0];
@@ -234,6 +243,8 @@ impl Work {
     }
 
     /// Resolves when the job stops; `run` then has two seconds to return.
+    ///
+    /// **Cancellation.** Cancel-safe: once it has resolved, another call resolves at once. It borrows nothing.
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
         self.ledger.stop.clone().cancelled_owned()
     }

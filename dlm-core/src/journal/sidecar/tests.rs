@@ -330,8 +330,9 @@ async fn what_would_be_too_long_says_less_and_fails_nothing() {
     let b = Bench::new();
     b.prepare().await;
     // Nothing touches anything. Some claims are long, and they are worth the most.
-    let claim =
-        |i: u64| Claim::new(i << 20..(i << 20) + if i % 1000 == 0 { 90_000 } else { 10_000 }, i as u32);
+    let claim = |i: u64| {
+        Claim::new(i << 20..(i << 20) + if i.is_multiple_of(1000) { 90_000 } else { 10_000 }, i as u32)
+    };
     let all: Vec<Claim> = (0..700_000).map(claim).collect();
     let mut records = vec![object("", 1)];
     for part in all.chunks(350_000) {
