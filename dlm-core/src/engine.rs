@@ -18,10 +18,11 @@ use crate::event::{Event, EventKind, Snapshot};
 use crate::job::{JobSpec, Outcome};
 use crate::journal::Journal;
 use crate::ledger::{Compute, Ledger, Limits, Parts};
-use crate::object::JobId;
+use crate::object::{FileId, JobId};
 use crate::origin::Origin;
 use crate::registry::Registry;
 use crate::sched::{Adaptive, Ordered, Scheduler};
+use crate::select::Want;
 use crate::sink::{Order, Sink};
 use crate::throttle::Bucket;
 
@@ -255,6 +256,19 @@ impl JobHandle {
     /// Limits of the running job.
     pub fn set_limits(&self, limits: Limits) {
         self.ledger.set_limits(limits);
+    }
+
+    /// Changes which files are wanted, and how urgently; of all others what was said before holds. A file that was not
+    /// found yet gets what is said here when it is. One that is in place stays there.
+    ///
+    /// Returns at once; the job acts on it within moments, all of one call together. Transfers that serve nothing wanted
+    /// any more are stopped. The job ends when every wanted file is in place, and then this does nothing. Bytes of a file
+    /// that is no longer wanted are kept while the job runs, so wanting it again costs nothing twice.
+    ///
+    /// Where the sink takes only the next bytes, a file of which some have come is finished whatever is said here. A sink
+    /// that cannot leave files out ([`Sink::set_aside`]) fails the job with [`Kind::Unsupported`].
+    pub fn select(&self, files: impl IntoIterator<Item = (FileId, Want)>) {
+        self.ledger.ask_for(files);
     }
 
     /// Stops it: leases are revoked, what is in memory is written and journaled. [`outcome`](Self::outcome) then gives

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::event::VerifiedBy;
 use crate::locator::Locator;
 use crate::object::FileId;
+use crate::select::Selection;
 
 /// What to download, and how.
 ///
@@ -46,6 +47,8 @@ pub struct JobSpec {
     pub resume: bool,
     /// Options that only a backend understands.
     pub options: Arc<Options>,
+    /// Which files are wanted, and how urgently, before [`JobHandle::select`](crate::JobHandle::select) says otherwise.
+    pub selection: Selection,
 }
 
 /// A digest, in an order that does not change from run to run.
@@ -78,6 +81,7 @@ impl JobSpec {
             durable: false,
             resume: true,
             options: Arc::default(),
+            selection: Selection::all(),
         }
     }
     /// Another source of the same bytes.
@@ -123,6 +127,12 @@ impl JobSpec {
     /// Whether to go on from what an earlier run left.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
+        self
+    }
+    /// Which files are wanted; without this, all. A digest of the whole cannot judge an object of which only a part is
+    /// fetched: then [`FileDone::verified_by`] names what did.
+    pub fn select(mut self, selection: Selection) -> Self {
+        self.selection = selection;
         self
     }
     /// Options for a backend.

@@ -27,6 +27,7 @@ mod ranged;
 mod registry;
 mod retry;
 mod sched;
+mod select;
 mod sink;
 mod source;
 mod throttle;
@@ -56,6 +57,7 @@ pub use ranged::Ranged;
 pub use registry::Registry;
 pub use retry::Backoff;
 pub use sched::{Adaptive, Asker, BoardEvent, Grant, Order, Ordered, Scheduler};
+pub use select::{Selection, Want};
 pub use sink::{
     Batch, FileSink, FileSinkBuilder, IfExists, Keep, MemorySink, Order as SinkOrder, Prepared, Sink,
     SinkCaps, StreamSink,

@@ -36,7 +36,7 @@ struct Cost {
 /// How many entries the board's index of what can be claimed has. It is no public fact, and printing is.
 fn index(board: &Board) -> usize {
     let text = format!("{board:?}");
-    text.split("open: {").nth(1).map_or(0, |t| t.matches("(ObjectId(").count())
+    text.split("open: {").nth(1).map_or(0, |t| t.matches("(Reverse(").count())
 }
 
 fn policy(cost: &Cost) -> impl Fn(dlm_core::SinkOrder) -> Box<dyn Scheduler> + Send + Sync + 'static {

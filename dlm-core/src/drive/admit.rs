@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use crate::backend::{Binding, Discovery};
 use crate::error::{Error, Kind, Result};
-use crate::event::{EventKind, JobState};
+use crate::event::{EventKind, JobState, VerifiedBy};
 use crate::journal::{Checkpoint, Record, SavedObject};
 use crate::ledger::{RangeSet, Work};
 use crate::object::{FileSpec, Identity, ObjectId, SourceId, Validator};
+use crate::select::Want;
 use crate::sink::{Order, Prepared};
 use crate::source::Source;
 
@@ -65,9 +66,7 @@ impl Driver {
                 // The job is ending, not the file.
                 return;
             }
-            self.keeper.forget(object);
-            self.files.retain(|_, f| f.object != object);
-            self.ledger.with(|s, after| s.evict(object, after));
+            self.forget_object(object);
             self.lose(e);
         }
     }
@@ -78,43 +77,51 @@ impl Driver {
             path: crate::escape(&spec.path.to_string()),
             len: spec.len,
         });
+        let want = self.spec.selection.of(&spec);
+        if want == Want::Skip {
+            return self.set_aside(spec).await;
+        }
+        let prepared = self.prepare(&spec).await?;
+        self.found_files += 1;
+        let (id, object, range) = (spec.id, spec.object, spec.range);
+        self.ledger.with(|s, _| s.file_is(object, id, range, want));
+        match prepared {
+            Prepared::Ready => {
+                self.files.insert(id, File { object, path: spec.path, range });
+            }
+            Prepared::Complete(by) => {
+                self.is_there(&spec, by);
+                self.ledger.with(|s, _| s.file_placed(object, id));
+                // Nothing of it is fetched. (An object of several files is not finished by one of them.)
+                if range == crate::Span::ALL {
+                    self.finish_object(object);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sink makes place for a file.
+    pub(super) async fn prepare(&mut self, spec: &FileSpec) -> Result<Prepared> {
         let stop = self.ledger.stop.clone();
         // What has the name already may be long, and is compared whole.
         let answers = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(super::cancelled()),
-            answers = self.ledger.sink.prepare(std::slice::from_ref(&spec)) => answers,
+            answers = self.ledger.sink.prepare(std::slice::from_ref(spec)) => answers,
         };
         let answer = answers.into_iter().find(|(id, _)| *id == spec.id).map(|(_, r)| r);
-        let answer = answer.unwrap_or_else(|| {
+        answer.unwrap_or_else(|| {
             Err(Error::new(Kind::Bug, "prepare the file").because("the sink gave no answer"))
-        });
-        let by = match answer? {
-            Prepared::Complete(by) => Some(by),
-            Prepared::Ready => None,
-        };
-        self.found_files += 1;
-        let FileSpec { id, object, path, range, len, .. } = spec;
-        let Some(verified_by) = by else {
-            self.files.insert(id, File { object, path, range });
-            return Ok(());
-        };
-        self.done_bytes += len.unwrap_or(0);
-        self.done.push(crate::FileDone {
-            id,
-            path: path.to_string(),
-            len: len.unwrap_or(0),
-            verified_by,
-            existed: true,
-        });
-        // Nothing of it is fetched. (An object of several files is not finished by one of them.)
-        if range == crate::Span::ALL {
-            self.ledger.with(|s, after| {
-                s.finished.insert(u64::from(object.0)..u64::from(object.0) + 1);
-                s.evict(object, after);
-            });
-        }
-        Ok(())
+        })
+    }
+
+    /// A file was in place before.
+    pub(super) fn is_there(&mut self, spec: &FileSpec, verified_by: VerifiedBy) {
+        let len = spec.len.unwrap_or(0);
+        self.done_bytes += len;
+        let path = spec.path.to_string();
+        self.done.push(crate::FileDone { id: spec.id, path, len, verified_by, existed: true });
     }
 
     async fn bind(&mut self, binding: Binding) -> Result<()> {
@@ -127,8 +134,9 @@ impl Driver {
             let origin = self.shared.origin(&info.key);
             self.ledger.with(|s, _| s.add_source(info, origin))
         });
-        let complete = self.ledger.with(|s, _| s.objects.get(&object).is_none_or(|o| o.complete));
-        if complete {
+        // One that rests may be wanted again.
+        let over = self.ledger.with(|s, _| !s.objects.contains_key(&object));
+        if over {
             return Ok(());
         }
         let (retries, max_pause) = self.ledger.retries();

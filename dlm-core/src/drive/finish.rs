@@ -109,17 +109,32 @@ impl Driver {
             let len = range.end.min(len).saturating_sub(range.start);
             self.done_bytes += len;
             self.done.push(FileDone { id, path: f.path.to_string(), len, verified_by: by, existed: false });
+            self.ledger.with(|s, _| s.file_placed(object, id));
             self.say(EventKind::Committed { file: id });
         }
         if let Some(f) = ids.iter().find(|id| self.files.contains_key(id)) {
             return Err(Error::new(Kind::Bug, "finish the file")
                 .because(format_args!("the sink gave no answer for file {f}")));
         }
+        let more = self.ledger.with(|s, after| {
+            let more = s.objects.get(&object).is_some_and(|o| o.files.iter().any(|f| !f.placed));
+            if more {
+                s.park(object, after);
+            }
+            more
+        });
+        if !more {
+            self.finish_object(object);
+        }
+        Ok(())
+    }
+
+    /// Every file of an object is in place.
+    pub(super) fn finish_object(&mut self, object: ObjectId) {
         self.keeper.forget(object);
         self.ledger.with(|s, after| {
             s.finished.insert(u64::from(object.0)..u64::from(object.0) + 1);
             s.evict(object, after);
         });
-        Ok(())
     }
 }

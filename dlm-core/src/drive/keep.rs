@@ -83,7 +83,9 @@ impl Driver {
             // What is whole is put in place in this same step, as a rule.
             let whole = |o: ObjectId| {
                 let v = s.board.object(o);
-                !last && v.is_some_and(|v| v.remaining() == Some(0) && v.held.is_empty())
+                !last
+                    && !s.parked.contains(&o)
+                    && v.is_some_and(|v| v.remaining() == Some(0) && v.held.is_empty())
             };
             let (kept, dirty) = std::mem::take(&mut s.dirty).into_iter().partition(|d| whole(d.object));
             s.dirty = kept;

@@ -8,6 +8,7 @@ mod admit;
 mod finish;
 mod keep;
 mod resolve;
+mod select;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -34,6 +35,7 @@ use crate::source::{Exit, Source};
 
 use self::keep::Keeper;
 use self::resolve::{Signed, SignedStream};
+use self::select::Skipped;
 
 /// Objects taken in and not finished, at most; the search waits meanwhile.
 const ADMITTED: usize = 1000;
@@ -73,6 +75,11 @@ pub(crate) struct Driver {
     beside: SelectAll<Beside>,
     /// Files to come.
     files: BTreeMap<FileId, File>,
+    /// Files that are not wanted.
+    skipped: BTreeMap<FileId, Skipped>,
+    /// There was one.
+    left_out: bool,
+    /// Without those that are not wanted.
     found_files: u32,
     first_object: Option<ObjectId>,
     saved: Option<Saved>,
@@ -121,6 +128,8 @@ impl Driver {
             resolving: JoinSet::new(),
             beside: SelectAll::new(),
             files: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            left_out: false,
             found_files: 0,
             first_object: None,
             saved: None,
@@ -171,6 +180,7 @@ impl Driver {
         if let Some(e) = fatal {
             return Err(e);
         }
+        self.reselect().await?;
         self.tell_lengths().await?;
         self.start_over().await?;
         self.retract().await?;
@@ -232,7 +242,7 @@ impl Driver {
 
     /// Whether more may be taken in. Objects that nobody can deliver make room.
     async fn has_room(&mut self) -> bool {
-        if self.ledger.with(|s, _| s.objects.len()) < ADMITTED {
+        if self.ledger.with(|s, _| s.objects.len() - s.parked.len()) < ADMITTED {
             return true;
         }
         let lost: Vec<(ObjectId, Option<Error>)> = self.ledger.with(|s, _| {
@@ -245,9 +255,7 @@ impl Driver {
         // What they have is worth keeping; the error that matters is theirs.
         let _ = self.checkpoint(true).await;
         for (object, error) in lost {
-            self.keeper.forget(object);
-            self.files.retain(|_, f| f.object != object);
-            self.ledger.with(|s, after| s.evict(object, after));
+            self.forget_object(object);
             if let Some(e) = error {
                 self.lose(e);
             }
@@ -271,7 +279,7 @@ impl Driver {
                 return None;
             }
             let mut lost = None;
-            for id in s.objects.keys() {
+            for id in s.objects.keys().filter(|id| !s.parked.contains(id)) {
                 if !s.is_lost(*id) {
                     // One that cannot be had does not end the others.
                     return None;
@@ -294,7 +302,7 @@ impl Driver {
         // Mirrors that have not answered yet are not waited for: every byte is there.
         self.stream.is_none()
             && self.files.is_empty()
-            && self.ledger.with(|s, _| s.discovering == 0 && !s.unfinished())
+            && self.ledger.with(|s, _| s.discovering == 0 && !s.unfinished() && s.asked.is_empty())
     }
 
     fn outcome(&self) -> Outcome {
@@ -337,6 +345,10 @@ impl Driver {
         let error = match result {
             Ok(o) => {
                 self.journal.close(Keep::Nothing).await?;
+                if self.left_out {
+                    // What was wanted is in place, whatever becomes of the rest.
+                    let _ = self.ledger.sink.abort(Keep::Nothing).await;
+                }
                 self.publish();
                 return Ok(o);
             }
@@ -396,8 +408,9 @@ impl Driver {
             let mut total = Some(finished);
             snap.done = finished;
             for o in s.board.objects().filter(|o| s.objects.get(&o.id).is_some_and(|x| !x.complete)) {
-                total = total.zip(o.len).map(|(a, b)| a + b);
-                snap.done += o.done.covered();
+                let (of, done) = o.progress();
+                total = total.zip(of).map(|(a, b)| a + b);
+                snap.done += done;
             }
             snap.total = total.filter(|_| !s.objects.is_empty() || finished > 0);
             snap.received = s.received;

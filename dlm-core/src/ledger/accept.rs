@@ -71,13 +71,23 @@ impl State {
                 range.end = range.end.min(d.range.start.max(range.start));
             }
         }
-        let needed: Vec<Range<u64>> =
-            if range.start < range.end { v.done.gaps(range.clone()).collect() } else { Vec::new() };
+        let needed: Vec<Range<u64>> = match &v.wanted {
+            _ if range.start >= range.end => Vec::new(),
+            None => v.done.gaps(range.clone()).collect(),
+            Some(w) => w.left().within(range.clone()).collect(),
+        };
+        // What nobody wants (any more) did not come twice.
+        let unwanted: u64 = match &v.wanted {
+            None => 0,
+            Some(w) => {
+                v.done.gaps(range.clone()).flat_map(|r| w.all().gaps(r)).map(|r| r.end - r.start).sum()
+            }
+        };
         let frontier = v.frontier();
         let mut taken = 0;
         for r in &needed {
             taken += r.end - r.start;
-            v.done.insert(r.clone());
+            v.take(r.clone());
             v.held.insert(r.clone());
         }
         if caps.order == Order::Next && v.frontier() != frontier {
@@ -86,7 +96,7 @@ impl State {
         }
         l.bytes += taken;
         self.received += taken;
-        self.duplicate += len - taken;
+        self.duplicate += len - taken - unwanted;
         if let Some(s) = self.objects.get_mut(&object) {
             for r in &needed {
                 s.origin.set(r.clone(), party);
@@ -171,9 +181,9 @@ impl State {
         let Some(v) = self.board.objects.get_mut(&l.object) else { return Next::Stop };
         let want_end = l.want.to_range().end.min(v.len.unwrap_or(u64::MAX));
         if !l.rolling {
-            let rest = v.done.gaps(l.want.to_range()).next();
-            l.cursor = rest.as_ref().map_or(want_end, |r| r.start);
-            return if rest.is_some() { Next::Continue } else { Next::Stop };
+            let rest = v.next_missing(l.want.start);
+            l.cursor = rest.min(want_end);
+            return if rest < want_end { Next::Continue } else { Next::Stop };
         }
         l.cursor = l.cursor.max(to);
         let cursor = l.cursor;
@@ -188,7 +198,7 @@ impl State {
         let horizon = l.meter.rate().map_or(LEAST_HORIZON, |r| ((r * HORIZON) as u64).max(LEAST_HORIZON));
         if let Some(raced) = l.race_of {
             // A racer reserves nothing: it takes what the other has not delivered yet.
-            let p = v.done.first_missing(cursor);
+            let p = v.next_missing(cursor);
             let over = self.board.leases.get(&raced).is_none_or(|r| r.cursor >= want_end);
             return if p >= want_end || (over && v.reserved.contains(p)) {
                 Next::Stop
@@ -202,7 +212,7 @@ impl State {
         let mut at = cursor;
         if l.reserved.start >= l.reserved.end || l.reserved.end <= cursor {
             // Nothing is reserved ahead: the next byte that is free, if it is near enough to read over what lies between.
-            let p = v.gaps(cursor..want_end).next().map(|g| g.start);
+            let p = v.next_gap(cursor..want_end).map(|g| g.start);
             let near = match self.board.bindings.get(&l.binding).map(|b| b.caps.abort) {
                 Some(AbortCost::Connection) => SKIP.max(horizon / 4),
                 _ => 0,
@@ -218,7 +228,7 @@ impl State {
             l.reserved = at..at;
         } else if v.done.contains(cursor) {
             // A racer was here first.
-            let p = v.done.first_missing(cursor);
+            let p = v.next_missing(cursor);
             if p >= want_end || (p >= l.reserved.end && !v.is_free(p)) {
                 return Next::Stop;
             }
@@ -234,6 +244,7 @@ impl State {
         // Half a horizon at a time, so that this is not done for every chunk.
         if goal > l.reserved.end && (goal - l.reserved.end) * 2 >= horizon.min(want_end - at) {
             let from = l.reserved.end.max(at);
+            let goal = goal.min(v.wanted_to(from));
             let free_to = v
                 .disputed
                 .iter()

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Binding, Cx};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
-use crate::object::{Evidence, FileSpec, ObjectId, ObjectSpec, PartyId, Span, Trust};
+use crate::object::{Evidence, FileId, FileSpec, ObjectId, ObjectSpec, PartyId, Span, Trust};
 use crate::origin::Origin;
 use crate::path::RelPath;
 use crate::sched::{Adaptive, Ordered, Scheduler};
+use crate::select::Want;
 use crate::sink::{Order, Sink};
 use crate::source::Source;
 use crate::throttle::Bucket;
@@ -99,6 +100,22 @@ impl WorkBench {
         self.ledger.with(|s, after| s.add_evidence(self.object, what, trust, None, after));
     }
 
+    /// From now on only these ranges are wanted, each with its priority, higher first: as if they were files of a job.
+    pub fn want(&self, ranges: impl IntoIterator<Item = (std::ops::Range<u64>, i32)>) {
+        let wants: Vec<(Span, Want)> = ranges.into_iter().map(|(r, p)| (r.into(), Want::Fetch(p))).collect();
+        let nothing = (Span::new(0, 0), Want::Skip);
+        let now = Instant::now();
+        self.ledger.with(|s, after| {
+            if let Some(o) = s.objects.get_mut(&self.object) {
+                o.files.clear();
+            }
+            for (n, (range, want)) in std::iter::once(nothing).chain(wants).enumerate() {
+                s.file_is(self.object, FileId(n as u32), range, want);
+            }
+            s.mask(self.object, now, after);
+        });
+    }
+
     /// Adds a source with one binding, and makes its [`Work`].
     ///
     /// The source is not run: that is for [`run`](Self::run), or for the test itself.
@@ -176,7 +193,7 @@ impl WorkBench {
 
     /// Whether every byte is there, written, and not found wrong.
     pub fn whole(&self) -> bool {
-        self.look(|o| o.len().is_some_and(|l| o.done().covers(&(0..l)) && o.held.is_empty()))
+        self.look(|o| o.is_whole() && o.held.is_empty())
             && self.ledger.with(|s, _| s.retract.is_empty() && s.running == 0)
     }
 

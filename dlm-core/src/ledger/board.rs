@@ -1,5 +1,6 @@
 //! The board: the facts of one job, as policies see them.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::source::{AbortCost, Caps, Seek};
 
 use super::meter::Meter;
 use super::ranges::RangeSet;
+use super::wanted::Wanted;
 
 /// Connections of one job to one origin over all its files, unless the user wants more for a single one.
 const MOST_OF_ORIGIN: u32 = 16;
@@ -42,8 +44,10 @@ pub struct ObjectView {
     pub(crate) verified: RangeSet,
     /// held, written and verified together.
     pub(crate) done: RangeSet,
-    /// What is wanted; `None`: all.
-    pub(crate) wanted: Option<RangeSet>,
+    /// What is wanted; `None`: all, nothing more urgently than the rest.
+    pub(crate) wanted: Option<Box<Wanted>>,
+    /// Its place among the objects of a source: that of the most urgent byte that is missing.
+    pub(crate) rank: i32,
     /// Ranges that somebody delivered wrong: each is fetched by one lease alone.
     pub(crate) disputed: Vec<Dispute>,
     /// How far beyond the first missing byte work may be given out.
@@ -89,9 +93,20 @@ impl ObjectView {
     pub fn done(&self) -> &RangeSet {
         &self.done
     }
-    /// The first byte that was not accepted.
+    /// The first byte that is wanted and was not accepted.
     pub fn frontier(&self) -> u64 {
-        self.done.first_missing(0)
+        self.next_missing(0)
+    }
+    /// The first byte at or behind `at` that is wanted and was not accepted; `u64::MAX` where a mask holds none.
+    pub fn next_missing(&self, at: u64) -> u64 {
+        match &self.wanted {
+            None => self.done.first_missing(at),
+            Some(w) => w.left().next_from(at).unwrap_or(u64::MAX),
+        }
+    }
+    /// How urgently a byte is wanted, higher first; `None`: not at all.
+    pub fn priority_at(&self, at: u64) -> Option<i32> {
+        self.wanted.as_ref().map_or(Some(0), |w| w.priority_at(at))
     }
     /// Nothing may be granted beyond this offset now (ordered output); `u64::MAX` where there is no such limit.
     pub fn horizon(&self) -> u64 {
@@ -105,17 +120,30 @@ impl ObjectView {
     pub fn leases(&self) -> &[LeaseId] {
         &self.leases
     }
-    /// The bytes of `within` that are missing and reserved by nobody, in order. Endless where the length is unknown:
-    /// the last gap then ends at `u64::MAX`.
+    /// The bytes of `within` that are wanted, missing and reserved by nobody: the most urgent first, and in order where
+    /// they are equally so. Endless where the length is unknown: the last gap then ends at `u64::MAX`.
     pub fn gaps(&self, within: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        let end = within.end.min(self.len.unwrap_or(u64::MAX));
-        let mut at = within.start;
+        let within = within.start..within.end.min(self.len.unwrap_or(u64::MAX));
+        let all = self.wanted.is_none().then(|| self.unreserved(within.clone()));
+        let tiers = self.wanted.iter().flat_map(|w| w.left_by_urgency());
+        let some =
+            tiers.flat_map(move |(_, left)| left.within(within.clone()).flat_map(|r| self.reserved.gaps(r)));
+        all.into_iter().flatten().chain(some)
+    }
+    /// The same, in order of offset alone.
+    pub(crate) fn next_gap(&self, within: Range<u64>) -> Option<Range<u64>> {
+        let within = within.start..within.end.min(self.len.unwrap_or(u64::MAX));
+        match &self.wanted {
+            None => self.unreserved(within).next(),
+            Some(w) => w.left().within(within).find_map(|r| self.reserved.gaps(r).next()),
+        }
+    }
+    /// What is neither there nor reserved.
+    fn unreserved(&self, within: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let (mut at, end) = (within.start, within.end);
         std::iter::from_fn(move || {
             loop {
-                let mut a = self.done.first_missing(self.reserved.first_missing(at));
-                if let Some(w) = &self.wanted {
-                    a = w.next_from(a)?;
-                }
+                let a = self.done.first_missing(self.reserved.first_missing(at));
                 if a == at {
                     break;
                 }
@@ -124,11 +152,7 @@ impl ObjectView {
             if at >= end {
                 return None;
             }
-            let stop = [
-                self.done.next_from(at),
-                self.reserved.next_from(at),
-                self.wanted.as_ref().map(|w| w.first_missing(at)),
-            ];
+            let stop = [self.done.next_from(at), self.reserved.next_from(at)];
             let e = stop.into_iter().flatten().fold(end, u64::min);
             let gap = at..e;
             at = e;
@@ -140,16 +164,49 @@ impl ObjectView {
         self.len.is_none_or(|l| at < l)
             && !self.done.contains(at)
             && !self.reserved.contains(at)
-            && self.wanted.as_ref().is_none_or(|w| w.contains(at))
+            && self.wanted.as_ref().is_none_or(|w| w.all().contains(at))
     }
-    /// Bytes still to come, when the length is known.
+    /// Bytes still to come, when that is known: of what is wanted.
     pub fn remaining(&self) -> Option<u64> {
         match &self.wanted {
-            Some(w) => Some(w.covered().saturating_sub(
-                w.iter().map(|r| self.done.within(r).map(|x| x.end - x.start).sum::<u64>()).sum(),
-            )),
+            Some(w) => w.remaining(self.len),
             None => self.len.map(|l| l.saturating_sub(self.done.covered())),
         }
+    }
+    /// Whether everything that is wanted was accepted.
+    pub(crate) fn is_whole(&self) -> bool {
+        match &self.wanted {
+            Some(w) => w.remaining(self.len) == Some(0),
+            None => self.len.is_some_and(|l| self.done.covers(&(0..l))),
+        }
+    }
+    /// How many bytes the wanted files have, where that is known, and how many of them were accepted.
+    pub(crate) fn progress(&self) -> (Option<u64>, u64) {
+        let Some(w) = &self.wanted else { return (self.len, self.done.covered()) };
+        let sum = |s: &RangeSet, r: Range<u64>| s.within(r).map(|x| x.end - x.start).sum::<u64>();
+        let end = w.own().iter().next_back().map_or(0, |r| r.end);
+        let end = self.len.map_or(end, |l| end.min(l));
+        let own = || w.own().within(0..end);
+        let of = (end != u64::MAX).then(|| own().map(|r| r.end - r.start).sum());
+        (of, own().map(|r| sum(&self.done, r)).sum())
+    }
+    /// Where the wanted bytes that hold `at`, or would, come to an end.
+    pub(crate) fn wanted_to(&self, at: u64) -> u64 {
+        self.wanted.as_ref().map_or(u64::MAX, |w| w.all().first_missing(at))
+    }
+    /// These bytes were accepted.
+    pub(crate) fn take(&mut self, r: Range<u64>) {
+        if let Some(w) = &mut self.wanted {
+            w.take(&r);
+        }
+        self.done.insert(r);
+    }
+    /// These bytes are missing again.
+    pub(crate) fn lose(&mut self, r: &Range<u64>) {
+        if let Some(w) = &mut self.wanted {
+            w.give(r);
+        }
+        self.done.remove(r);
     }
     pub(crate) fn dispute_at(&self, at: u64) -> Option<&Dispute> {
         self.disputed.iter().find(|d| d.range.contains(&at))
@@ -332,7 +389,8 @@ pub struct Board {
     pub(crate) bindings: BTreeMap<BindingId, BindingView>,
     pub(crate) leases: BTreeMap<LeaseId, LeaseView>,
     /// Objects that a source may find work in: neither finished nor evicted.
-    pub(crate) open: BTreeMap<SourceId, BTreeSet<(ObjectId, BindingId)>>,
+    /// Those with something more urgent come first.
+    pub(crate) open: BTreeMap<SourceId, BTreeSet<(Reverse<i32>, ObjectId, BindingId)>>,
     pub(crate) origins: BTreeMap<SourceId, OriginView>,
     pub(crate) limits: Limits,
 }
@@ -367,6 +425,31 @@ impl Board {
         self.objects.get(&object).into_iter().flat_map(|o| o.leases.iter()).filter_map(|l| self.leases.get(l))
     }
 
+    /// Work may be found in an object by this binding of the source.
+    pub(crate) fn list(&mut self, source: SourceId, object: ObjectId, binding: BindingId) {
+        let rank = self.objects.get(&object).map_or(0, |o| o.rank);
+        self.open.entry(source).or_default().insert((Reverse(rank), object, binding));
+    }
+    /// No more.
+    pub(crate) fn unlist(&mut self, source: SourceId, object: ObjectId, binding: BindingId) {
+        let rank = self.objects.get(&object).map_or(0, |o| o.rank);
+        if let Some(open) = self.open.get_mut(&source) {
+            open.remove(&(Reverse(rank), object, binding));
+        }
+    }
+    /// The object has another place among those of its sources.
+    pub(crate) fn rank(&mut self, object: ObjectId, rank: i32) {
+        let Some(o) = self.objects.get_mut(&object) else { return };
+        let old = std::mem::replace(&mut o.rank, rank);
+        for b in o.bindings.iter().filter_map(|b| self.bindings.get(b)) {
+            if let Some(open) = self.open.get_mut(&b.source)
+                && open.remove(&(Reverse(old), object, b.id))
+            {
+                open.insert((Reverse(rank), object, b.id));
+            }
+        }
+    }
+
     /// Whether a source may have another rolling lease, over all its objects: many small files are not as many
     /// connections.
     pub(crate) fn has_place(&self, source: SourceId) -> bool {
@@ -385,14 +468,14 @@ impl Board {
         !b.failed && !o.closed && b.leases < most && alone && !resting && allowed && seekable
     }
 
-    /// The bindings of a source through which bytes may be asked for now, first object first: not failed, not
+    /// The bindings of a source through which bytes may be asked for now, the most urgent object first: not failed, not
     /// parked, with room for another lease, and allowed beside the bytes that are there.
     pub fn claimable(
         &self,
         source: SourceId,
         now: Instant,
     ) -> impl Iterator<Item = (&BindingView, &ObjectView)> {
-        self.open.get(&source).into_iter().flatten().filter_map(move |(o, b)| {
+        self.open.get(&source).into_iter().flatten().filter_map(move |(_, o, b)| {
             let (o, b) = (self.objects.get(o)?, self.bindings.get(b)?);
             (self.has_place(source) && self.may_lease(b, o, now)).then_some((b, o))
         })

@@ -84,6 +84,7 @@ impl State {
 
     fn decide(&mut self, w: &Waiter, now: Instant, after: &mut After) -> Decision {
         self.look_at_origin(w.source, now);
+        self.unmask_unseekable(w.source, now, after);
         self.restart_unseekable(w.source, now, after);
         let mine = |b: BindingId| w.ask.binding.is_none_or(|a| a == b);
         // An answer that is still open is used first, where it can be.
@@ -125,7 +126,7 @@ impl State {
                     // What lies behind may be there already, and what lies before it is the rest.
                     [from.max(l.cursor), l.cursor]
                         .into_iter()
-                        .map(|at| o.done.first_missing(at))
+                        .map(|at| o.next_missing(at))
                         .find(|start| *start < end)
                         .map(|start| Span { start, end: l.want.end })
                 });
@@ -215,6 +216,10 @@ impl State {
         span = span.intersect(&b.window);
         if let Some(l) = o.len {
             span = span.intersect(&Span::new(0, l));
+        }
+        let wanted_to = o.wanted_to(span.start);
+        if wanted_to != u64::MAX {
+            span = span.intersect(&Span::new(0, wanted_to));
         }
         if let Some(d) = o.dispute_at(span.start) {
             // Alone, and all of it, so that the next verdict has one suspect.
@@ -322,7 +327,7 @@ impl State {
             && o.len.is_none_or(|l| range.end <= l)
             && !o.done.touches(&range)
             && !o.reserved.touches(&range)
-            && o.wanted.as_ref().is_none_or(|w| w.covers(&range))
+            && o.wanted_to(range.start) >= range.end
             && range.start < o.horizon();
         let fits = |b: &BindingId| {
             self.board.bindings.get(b).is_some_and(|v| {

@@ -19,7 +19,9 @@ mod objects;
 mod parties;
 mod ranges;
 mod segment;
+mod select;
 mod setback;
+mod wanted;
 mod work;
 mod write;
 
@@ -37,11 +39,12 @@ use crate::budget::Budget;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::journal::Claim as JournalClaim;
-use crate::object::{BindingId, LeaseId, ObjectId, PartyId, SourceId, Target};
+use crate::object::{BindingId, FileId, LeaseId, ObjectId, PartyId, SourceId, Target};
 use crate::origin::Origin;
 use crate::range::Body;
 use crate::retry::Backoff;
 use crate::sched::Scheduler;
+use crate::select::Want;
 use crate::sink::{Sink, SinkCaps};
 use crate::source::SourceInfo;
 use crate::throttle::Bucket;
@@ -139,6 +142,13 @@ pub(crate) struct State {
     next_lease: u64,
     next_waiter: u64,
     next_binding: u32,
+    /// Objects of which nothing more is wanted, and that are kept because that may change.
+    pub(crate) parked: BTreeSet<ObjectId>,
+    /// Objects whose files say something else of what is wanted than their masks, and objects with a mask.
+    pub(crate) unmasked: BTreeSet<ObjectId>,
+    masked: BTreeSet<ObjectId>,
+    /// What somebody wants otherwise, for the driver.
+    pub(crate) asked: Vec<(FileId, Want)>,
     /// Guards and resolve streams that may still find something.
     pub(crate) discovering: u32,
     /// No claim is served any more.
@@ -232,6 +242,10 @@ impl Ledger {
                 next_lease: 0,
                 next_waiter: 0,
                 next_binding: 0,
+                parked: BTreeSet::new(),
+                unmasked: BTreeSet::new(),
+                masked: BTreeSet::new(),
+                asked: Vec::new(),
                 discovering: 0,
                 ended: false,
                 fatal: None,
@@ -349,7 +363,7 @@ impl State {
 
     /// Objects with bytes to come.
     pub(crate) fn unfinished(&self) -> bool {
-        self.objects.values().any(|o| !o.complete)
+        self.objects.len() > self.parked.len()
     }
 
     /// Nobody is left who could deliver what is missing of it.
@@ -402,6 +416,13 @@ impl State {
             || [h, w, y].iter().any(|s| s.iter().any(|r| !v.done.covers(&r)))
         {
             return Err(format!("done {:?} is not held {h:?} + written {w:?} + verified {y:?}", v.done));
+        }
+        if let Some(w) = &v.wanted {
+            let mut left = w.all().clone();
+            v.done.iter().for_each(|r| left.remove(&r));
+            if *w.left() != left {
+                return Err(format!("{:?} is wanted and missing, and the mask says {:?}", left, w.left()));
+            }
         }
         let mut owned = RangeSet::new();
         for l in v.leases.iter().filter_map(|l| self.board.leases.get(l)) {

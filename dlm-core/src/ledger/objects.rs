@@ -20,6 +20,7 @@ use super::judge::{Judge, Judgement, Table};
 use super::meter::Meter;
 use super::ranges::RangeMap;
 use super::segment::Segment;
+use super::select::FileWant;
 use super::{After, BindingState, BindingView, Ledger, ObjectView, RangeSet, SourceState, State};
 use crate::retry::Backoff;
 
@@ -34,6 +35,7 @@ pub(crate) enum Restart {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub(crate) struct ObjectState {
     /// Gathered, by first offset; neighbours are one.
     pub(crate) pending: BTreeMap<u64, Segment>,
@@ -59,6 +61,10 @@ pub(crate) struct ObjectState {
     /// The length the sink was told.
     pub(crate) told_len: Option<u64>,
     pub(crate) resumed: u64,
+    /// Its files, as far as they were found.
+    pub(crate) files: Vec<FileWant>,
+    /// Nobody can skip what lies before a wanted byte, so it is wanted, too.
+    pub(crate) from_start: bool,
 }
 
 impl ObjectState {
@@ -144,6 +150,7 @@ impl State {
                 verified: RangeSet::new(),
                 done: RangeSet::new(),
                 wanted: None,
+                rank: 0,
                 disputed: Vec::new(),
                 window,
                 closed: true,
@@ -172,6 +179,8 @@ impl State {
                 complete: false,
                 told_len: None,
                 resumed: 0,
+                files: Vec::new(),
+                from_start: false,
             },
         );
         Ok(())
@@ -182,6 +191,7 @@ impl State {
         if let Some(o) = self.objects.get_mut(&id) {
             o.prepared = true;
         }
+        self.mask(id, now, after);
         self.reopen_object(id);
         // What an earlier run left is judged, too.
         self.judge_written(id, &(0..u64::MAX), after);
@@ -249,7 +259,7 @@ impl State {
             unvouched: false,
             reads_over: false,
         };
-        self.board.open.entry(source).or_default().insert((object, id));
+        self.board.list(source, object, id);
         self.board.bindings.insert(id, view);
         let seed = u64::from(id.0) << 32 | u64::from(object.0);
         self.bindings.insert(
@@ -333,6 +343,8 @@ impl State {
         }
         self.vouch(object);
         self.remix(object);
+        // A piece that became known may reach beyond what was wanted so far.
+        self.mask_anew(object, Instant::now(), after);
         let all = 0..u64::MAX;
         self.judge_written(object, &all, after);
         // What may not stand side by side without a proof now may.
@@ -345,15 +357,17 @@ impl State {
     pub(crate) fn evict(&mut self, object: ObjectId, after: &mut After) {
         self.revoke_all(object, after);
         after.gone.extend(self.objects.remove(&object));
-        let bindings = self.board.objects.remove(&object).map(|v| v.bindings).unwrap_or_default();
+        for set in [&mut self.parked, &mut self.unmasked, &mut self.masked] {
+            set.remove(&object);
+        }
+        let bindings = self.board.objects.get(&object).map(|v| v.bindings.clone()).unwrap_or_default();
         for id in bindings {
-            if let Some(b) = self.board.bindings.remove(&id)
-                && let Some(open) = self.board.open.get_mut(&b.source)
-            {
-                open.remove(&(object, id));
+            if let Some(b) = self.board.bindings.remove(&id) {
+                self.board.unlist(b.source, object, id);
             }
             after.garbage.extend(self.bindings.remove(&id).and_then(|b| b.first));
         }
+        self.board.objects.remove(&object);
         self.dirty.retain(|d| d.object != object);
         self.retract.retain(|(o, ..)| *o != object);
         after.wake_driver();
@@ -367,7 +381,7 @@ impl State {
         v.generation = generation;
         for r in good.iter() {
             v.written.insert(r.clone());
-            v.done.insert(r);
+            v.take(r);
         }
         s.best = v.done.covered();
         s.resumed = good.covered();
@@ -400,8 +414,13 @@ impl State {
     /// What the driver publishes and acts on once nothing of an object is missing.
     pub(crate) fn settle(&mut self, id: ObjectId, after: &mut After) {
         let (Some(s), Some(v)) = (self.objects.get_mut(&id), self.board.objects.get(&id)) else { return };
-        if !s.complete && v.len.is_some_and(|l| v.done.covers(&(0..l))) {
+        if !s.complete && v.is_whole() {
             after.wake_driver = true;
+        }
+        if let Some(top) = v.wanted.as_ref().and_then(|w| w.top(v.len))
+            && top != v.rank
+        {
+            self.board.rank(id, top);
         }
     }
 

@@ -134,9 +134,7 @@ impl State {
         }
         let (object, source) = (b.object, b.source);
         self.note_cut(object, &error);
-        if let Some(open) = self.board.open.get_mut(&source) {
-            open.remove(&(object, id));
-        }
+        self.board.unlist(source, object, id);
         if let Some(s) = self.bindings.get_mut(&id) {
             s.error = Some(error.clone());
         }
@@ -253,7 +251,7 @@ impl State {
         // Gathered bytes were never handed to the sink: they are simply forgotten.
         for (at, seg) in std::mem::take(&mut s.pending) {
             v.held.remove(&(at..at + seg.len));
-            v.done.remove(&(at..at + seg.len));
+            v.lose(&(at..at + seg.len));
             after.discard(seg);
         }
         after.cancel.extend(v.leases.iter().filter_map(|l| self.tokens.get(l)).cloned());
@@ -293,6 +291,7 @@ impl State {
             v.written.clear();
             v.verified.clear();
             v.done.clear();
+            v.wanted.iter_mut().for_each(|w| w.missing_again());
             v.held.clear();
             v.disputed.clear();
         }

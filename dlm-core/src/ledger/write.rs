@@ -165,7 +165,7 @@ impl Ledger {
                 o.out_busy = false;
             }
             if let Err(e) = result {
-                v.done.remove(&range);
+                v.lose(&range);
                 s.fail_job(e, after);
                 return;
             }
@@ -175,7 +175,7 @@ impl Ledger {
                 after.wake_moved = true;
             }
             if v.generation != generation {
-                v.done.remove(&range);
+                v.lose(&range);
                 return;
             }
             if o.judge.knows_good(&range) {

@@ -92,7 +92,13 @@ impl Adaptive {
         }
         let paces = Paces::new(o, board, now);
         let mut best: Option<(f64, u64, u64)> = None;
+        let mut urgency = None;
         for gap in o.gaps(window).take(64) {
+            let now = o.priority_at(gap.start);
+            if std::mem::replace(&mut urgency, now) != now && best.is_some() {
+                // There is something to do in what is more urgent.
+                break;
+            }
             let owner = board
                 .leases_of(o.id())
                 .find(|l| l.rolling() && l.reserved().end == gap.start && l.want().contains(gap.start));
@@ -166,7 +172,7 @@ fn race(b: &BindingView, o: &ObjectView, paces: &Paces<'_>) -> Option<Grant> {
         if !b.window().contains(l.cursor()) || (b.rate().is_none() && !paces.stalls(l)) {
             continue;
         }
-        let left = l.want().to_range().end.min(len).saturating_sub(o.done().first_missing(l.cursor())) as f64;
+        let left = l.want().to_range().end.min(len).saturating_sub(o.next_missing(l.cursor())) as f64;
         let theirs = paces.of(l).unwrap_or(left).max(1.0);
         // Who is silent will be so for about as long again.
         let silence = if paces.stalls(l) { paces.idle(l).as_secs_f64() } else { 0.0 };
@@ -177,7 +183,7 @@ fn race(b: &BindingView, o: &ObjectView, paces: &Paces<'_>) -> Option<Grant> {
         let both = if l.rolling() { mine } else { theirs + mine };
         let together = left / both + REQUEST;
         if left > 0.0 && eta > together * RACE && worst.is_none_or(|(w, ..)| eta > w) {
-            let next = o.done().first_missing(l.cursor());
+            let next = o.next_missing(l.cursor());
             // Where both meet; but who is silent may stay so.
             let share = if paces.stalls(l) { 0.0 } else { theirs / (theirs + mine) };
             worst = Some((eta, l, (next + (left * share) as u64) & !0x3fff));
@@ -219,7 +225,7 @@ impl Scheduler for Adaptive {
             for l in board.leases_of(o.id()) {
                 running |= l.rolling();
                 // A racer has delivered all that this one was for.
-                if o.done().first_missing(l.cursor()) >= l.want().to_range().end.min(len) {
+                if o.next_missing(l.cursor()) >= l.want().to_range().end.min(len) {
                     out.push(Order::Revoke(l.id()));
                 }
             }

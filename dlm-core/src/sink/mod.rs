@@ -10,7 +10,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::event::VerifiedBy;
 use crate::object::{FileId, FileSpec, ObjectId};
 
@@ -124,6 +124,26 @@ pub trait Sink: Debug + Send + Sync + 'static {
     /// [`NoSpace`](crate::Kind::NoSpace), [`Io`](crate::Kind::Io).
     async fn prepare(&self, added: &[FileSpec]) -> Vec<(FileId, Result<Prepared>)>;
 
+    /// Files that were found and are not wanted, each once, instead of [`prepare`](Self::prepare). No name is taken for
+    /// them, and they are not committed. But a piece that reaches into one from a wanted file is fetched whole, so that it
+    /// can be proven: such bytes are [written](Self::write) and [read](Self::read) as all others are, and are to be kept
+    /// apart. A file that is wanted later is prepared then, and what is held of it goes along. An answer for each, in the
+    /// same order.
+    ///
+    /// A job with such files ends with [`abort`](Self::abort)([`Keep::Nothing`]) also where it succeeds, so that what was
+    /// kept apart, and what was begun of files that are no longer wanted, is removed.
+    ///
+    /// # Errors (a file)
+    /// [`Unsupported`](crate::Kind::Unsupported), unless a sink says otherwise: it cannot leave files out.
+    /// [`Busy`](crate::Kind::Busy), [`Io`](crate::Kind::Io).
+    async fn set_aside(&self, files: &[FileSpec]) -> Vec<(FileId, Result<()>)> {
+        let refuse = |f: &FileSpec| {
+            let why = "this kind of output cannot leave out files";
+            (f.id, Err(Error::new(Kind::Unsupported, "leave out the file").on(&f.path).because(why)))
+        };
+        files.iter().map(refuse).collect()
+    }
+
     /// An object's length became known, or another: what lies behind it is cut off. May look for room for all of it.
     ///
     /// # Errors
@@ -166,7 +186,8 @@ pub trait Sink: Debug + Send + Sync + 'static {
     /// [`Changed`](crate::Kind::Changed) where bytes have left and cannot be taken back; [`Io`](crate::Kind::Io).
     async fn truncate(&self, object: ObjectId) -> Result<()>;
 
-    /// The job ends without having finished; what was committed stays. Nothing is written after it.
+    /// The job ends without having finished, or with files that were not wanted; what was committed stays. Nothing is
+    /// written after it.
     ///
     /// # Errors
     /// [`Io`](crate::Kind::Io) where a partial could not be kept or removed as asked; the job has ended all the same.

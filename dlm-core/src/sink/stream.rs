@@ -144,14 +144,24 @@ impl Sink for StreamSink {
             .map(|f| {
                 let whole = f.range.start == 0 && (f.range.end.is_none() || f.range.end == f.len);
                 if !whole || f.kind != FileKind::Data || state.files.values().any(|o| o.object == f.object) {
-                    let why = "a stream takes whole objects of one file only";
-                    return (
-                        f.id,
-                        Err(Error::new(Kind::Unsupported, "write to the stream").on(&f.path).because(why)),
-                    );
+                    return (f.id, Err(part_of_it(f)));
                 }
                 state.files.insert(f.id, f.clone());
                 (f.id, Ok(Prepared::Ready))
+            })
+            .collect()
+    }
+
+    /// Nothing of such files leaves.
+    ///
+    /// # Errors (a file)
+    /// [`Kind::Unsupported`] for a file that is only a part of its object.
+    async fn set_aside(&self, files: &[FileSpec]) -> Vec<(FileId, Result<()>)> {
+        files
+            .iter()
+            .map(|f| {
+                let whole = f.range.start == 0 && (f.range.end.is_none() || f.range.end == f.len);
+                (f.id, if whole { Ok(()) } else { Err(part_of_it(f)) })
             })
             .collect()
     }
@@ -208,6 +218,11 @@ impl Sink for StreamSink {
         state.broken = true;
         Ok(())
     }
+}
+
+fn part_of_it(f: &FileSpec) -> Error {
+    let why = "a stream takes whole objects of one file only";
+    Error::new(Kind::Unsupported, "write to the stream").on(&f.path).because(why)
 }
 
 /// What has left cannot be taken back.

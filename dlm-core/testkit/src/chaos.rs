@@ -68,6 +68,12 @@ impl<T: Sink + ?Sized> Sink for Chaos<T> {
             Err(e) => added.iter().map(|f| (f.id, Err(e.clone()))).collect(),
         }
     }
+    async fn set_aside(&self, files: &[FileSpec]) -> Vec<(FileId, Result<()>)> {
+        match self.failures.call("set aside") {
+            Ok(()) => self.inner.set_aside(files).await,
+            Err(e) => files.iter().map(|f| (f.id, Err(e.clone()))).collect(),
+        }
+    }
     async fn set_len(&self, object: ObjectId, len: u64) -> Result<()> {
         self.failures.call("set the length")?;
         self.inner.set_len(object, len).await

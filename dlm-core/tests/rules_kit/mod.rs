@@ -102,6 +102,10 @@ impl Sink for CountedSink {
     fn caps(&self) -> SinkCaps {
         self.inner.caps()
     }
+    async fn set_aside(&self, files: &[FileSpec]) -> Vec<(FileId, Result<()>)> {
+        (self.hook)("Sink::set_aside");
+        self.inner.set_aside(files).await
+    }
     async fn prepare(&self, added: &[FileSpec]) -> Vec<(FileId, Result<Prepared>)> {
         (self.hook)("Sink::prepare");
         {

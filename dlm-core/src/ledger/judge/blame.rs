@@ -89,7 +89,7 @@ impl State {
             }
             v.written.remove(range);
             v.verified.remove(range);
-            v.done.remove(range);
+            v.lose(range);
             s.origin.remove(range);
             s.judge.forget(range, after);
             after.news.push(NewsItem::Lost { object: *object, range: range.clone() });

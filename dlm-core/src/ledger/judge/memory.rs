@@ -98,7 +98,7 @@ impl State {
         s.drop_pending(piece, after);
         s.origin.remove(piece);
         v.held.remove(piece);
-        v.done.remove(piece);
+        v.lose(piece);
         if suspects.len() > 1 && !v.disputed.iter().any(|d| d.range == *piece) {
             v.disputed.push(Dispute { range: piece.clone(), runs: Vec::new() });
         }

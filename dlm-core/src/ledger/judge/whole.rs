@@ -122,10 +122,23 @@ impl Judge {
     }
 }
 
+/// Whether all of the object is there, wanted or not.
+fn is_entire(v: &ObjectView) -> bool {
+    v.len.is_some_and(|l| v.done.covers(&(0..l)))
+}
+
+/// What has to be right before its files are put in place.
+fn due(v: &ObjectView) -> Vec<Range<u64>> {
+    match &v.wanted {
+        None => v.len.into_iter().map(|l| 0..l).collect(),
+        Some(w) => w.all().within(0..v.len.unwrap_or(u64::MAX)).collect(),
+    }
+}
+
 impl State {
     /// Starts a worker where bytes wait for the digest of the whole.
     pub(super) fn catch_up(&mut self, object: ObjectId, after: &mut After) {
-        let rest = self.at_rest(object).is_some();
+        let rest = self.at_rest(object);
         let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
             return;
         };
@@ -137,29 +150,33 @@ impl State {
         }
     }
 
-    /// The object's length, once every byte of it is there, and no piece of it is being checked or taken back.
-    fn at_rest(&self, object: ObjectId) -> Option<u64> {
-        let (s, v) = (self.objects.get(&object)?, self.board.objects.get(&object)?);
-        let len = v.len.filter(|l| v.done.covers(&(0..*l)))?;
-        let wrong = self.retract.iter().any(|(o, ..)| *o == object);
-        (!wrong && v.held.is_empty() && s.checking.is_empty()).then_some(len)
+    /// Whether every byte that is wanted of it is there, and no piece of it is being checked or taken back.
+    fn at_rest(&self, object: ObjectId) -> bool {
+        let (Some(s), Some(v)) = (self.objects.get(&object), self.board.objects.get(&object)) else {
+            return false;
+        };
+        let wrong = || self.retract.iter().any(|(o, ..)| *o == object);
+        v.is_whole() && v.held.is_empty() && s.checking.is_empty() && !wrong()
     }
 
     /// The trusted proofs, once every byte is there and nobody looks at one any more: their last word is to be heard.
     /// With it the object's generation.
     fn may_conclude(&mut self, object: ObjectId, after: &mut After) -> Option<(u32, Vec<Arc<dyn Proof>>)> {
-        let len = self.at_rest(object)?;
-        if self.objects.get(&object)?.judge.busy() || self.board.objects.get(&object)?.closed {
+        let at_rest = self.at_rest(object);
+        if !at_rest || self.objects.get(&object)?.judge.busy() || self.board.objects.get(&object)?.closed {
             return None;
         }
         // Some pieces may be known by now that were not when their bytes came.
-        self.judge_written(object, &(0..len), after);
+        self.judge_written(object, &(0..u64::MAX), after);
         let (s, v) = (self.objects.get(&object)?, self.board.objects.get(&object)?);
         let found = !s.checking.is_empty() || s.judge.busy();
-        if found || (self.discovering > 0 && s.judge.expects_more(&(0..len))) {
+        if found || (self.discovering > 0 && due(v).iter().any(|r| s.judge.expects_more(r))) {
             return None;
         }
-        Some((v.generation, s.judge.trusted().map(|t| t.proof.clone()).collect()))
+        // They speak of the whole, and that is not there.
+        let silent = v.wanted.is_some() && !is_entire(v);
+        let proofs = s.judge.trusted().filter(|_| !silent).map(|t| t.proof.clone()).collect();
+        Some((v.generation, proofs))
     }
 
     /// What the last proofs say once every byte is there; `said` is what those said that speak of the whole.
@@ -167,7 +184,11 @@ impl State {
         let (Some(s), Some(v)) = (self.objects.get(&object), self.board.objects.get(&object)) else {
             return Conclusion::Wait;
         };
-        let Some(len) = v.len else { return Conclusion::Wait };
+        let (len, entire) = match v.len {
+            Some(len) => (len, v.wanted.is_none() || is_entire(v)),
+            None if v.wanted.is_some() => (u64::MAX, false),
+            None => return Conclusion::Wait,
+        };
         if said.contains(&Verdict::Bad) {
             return Conclusion::Bad(wrong("the checksum of the whole is wrong"));
         }
@@ -176,10 +197,11 @@ impl State {
         let own = |author: Option<SourceId>| {
             s.resumed == 0 && author.is_some_and(|a| authors.iter().all(|x| *x == a))
         };
-        let pieces = v.verified.covers(&(0..len)) && s.judge.has_pieces();
+        let pieces = s.judge.has_pieces() && due(v).iter().all(|r| v.verified.covers(r));
         let mut by =
             if pieces || said.contains(&Verdict::Good) { VerifiedBy::Pieces } else { VerifiedBy::Transport };
-        if let Some(w) = &s.judge.whole {
+        // A digest of the whole says nothing of a part.
+        if let Some(w) = s.judge.whole.as_ref().filter(|_| entire) {
             let Some(hashers) = w.hashers.as_ref().filter(|_| w.hashed_to == len) else {
                 return Conclusion::Bad(wrong("its checksum could not be computed"));
             };
@@ -255,7 +277,7 @@ impl State {
         hashers: &mut Option<Vec<Hasher>>,
         after: &mut After,
     ) -> Job {
-        let rest = self.at_rest(object).is_some();
+        let rest = self.at_rest(object);
         let (Some(s), Some(v)) = (self.objects.get_mut(&object), self.board.objects.get(&object)) else {
             return Job::Over;
         };

@@ -70,7 +70,7 @@ impl<'a> Paces<'a> {
 
     /// Seconds until a lease has delivered what it has reserved: nobody else takes that.
     pub(super) fn own_time(&self, l: &LeaseView) -> f64 {
-        let from = self.object.done().first_missing(l.cursor());
+        let from = self.object.next_missing(l.cursor());
         let own = l.reserved().end.saturating_sub(from) as f64;
         self.of(l).map_or(0.0, |r| own / r.max(1.0))
     }

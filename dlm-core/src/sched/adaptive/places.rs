@@ -150,7 +150,7 @@ impl Places {
         let (theirs, lease) = slowest?;
         let better = |b: &&BindingView| {
             b.caps().seek == Seek::Any
-                && b.window().contains(o.done().first_missing(lease.cursor()))
+                && b.window().contains(o.next_missing(lease.cursor()))
                 && if paces.is_lost(lease) {
                     self.lives(b, lease, &paces, now)
                 } else {

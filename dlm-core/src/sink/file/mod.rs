@@ -11,6 +11,7 @@
 //! Reads, writes and everything else that may block run on tokio's blocking threads, at most four of them for the
 //! writes of one sink; a mebibyte a call makes the hop cost nothing.
 
+mod aside;
 mod builder;
 mod commit;
 pub(crate) mod dir;
@@ -86,6 +87,8 @@ struct State {
     names: HashSet<PathBuf>,
     home: Option<Home>,
     made: Made,
+    /// For what is not wanted and comes all the same.
+    side: Option<Arc<aside::Side>>,
 }
 
 /// Where the journal is.
@@ -132,6 +135,7 @@ impl Drop for FileSink {
         let mut state = lock(&self.0.state);
         state.files.clear();
         state.objects.clear();
+        state.side = None;
         state.home = None;
     }
 }
@@ -292,6 +296,14 @@ impl Sink for FileSink {
         let done =
             blocking(move || Ok(specs.iter().map(|s| (s.id, shared.prepare(s))).collect::<Vec<_>>())).await;
         done.unwrap_or_else(|e| added.iter().map(|s| (s.id, Err(e.clone()))).collect())
+    }
+
+    /// Bytes of such files go to one file without a name in the sink's folder, which is made if it is missing.
+    async fn set_aside(&self, files: &[FileSpec]) -> Vec<(FileId, Result<()>)> {
+        let (shared, specs) = (self.0.clone(), files.to_vec());
+        let done =
+            blocking(move || Ok(specs.iter().map(|s| (s.id, shared.set_aside(s))).collect::<Vec<_>>())).await;
+        done.unwrap_or_else(|e| files.iter().map(|s| (s.id, Err(e.clone()))).collect())
     }
 
     async fn set_len(&self, object: ObjectId, len: u64) -> Result<()> {

@@ -172,7 +172,7 @@ impl Part {
     }
 }
 
-fn write_all(file: &File, bufs: &[Bytes], mut at: u64) -> io::Result<()> {
+pub(super) fn write_all(file: &File, bufs: &[Bytes], mut at: u64) -> io::Result<()> {
     if let [one] = bufs {
         return file.write_all_at(one, at);
     }

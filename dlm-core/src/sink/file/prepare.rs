@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, Stat};
 
+use super::aside::take_back;
 use super::builder::{IfExists, Name};
 use super::dir::{Dir, Made, same};
 use super::existing::is_right;
@@ -39,9 +40,13 @@ impl Shared {
                 .on(&spec.path)
                 .because("the job has ended"));
         }
+        // A slot's lock is taken before `state`, not within.
+        let before = lock(&self.state).files.get(&spec.id).cloned();
+        let aside = before.clone().filter(|s| s.is_aside());
         let known = {
             let state = lock(&self.state);
-            match (state.files.get(&spec.id), &self.options.name) {
+            match (&before, &self.options.name) {
+                (Some(_), _) if aside.is_some() => None,
                 (Some(_), _) => Some(
                     Error::new(Kind::Bug, "prepare the file")
                         .on(&spec.path)
@@ -62,7 +67,14 @@ impl Shared {
         let mut made = Made::default();
         match self.settle(spec, &mut made) {
             Ok((slot, prepared)) => {
-                self.register(Arc::new(slot), made);
+                let slot = match aside {
+                    Some(aside) => {
+                        take_back(&aside, slot)?;
+                        aside
+                    }
+                    None => Arc::new(slot),
+                };
+                self.register(slot, made);
                 Ok(prepared)
             }
             Err(e) => {
@@ -215,8 +227,9 @@ impl Shared {
                     Some(Home { dir: dir.clone(), name: names::journal(&slot.name()), alone: false });
             }
         }
-        state.objects.entry(slot.spec.object).or_default().add(slot.clone());
-        state.files.insert(slot.spec.id, slot);
+        if state.files.insert(slot.spec.id, slot.clone()).is_none() {
+            state.objects.entry(slot.spec.object).or_default().add(slot);
+        }
     }
 }
 

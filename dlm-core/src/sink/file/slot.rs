@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use bytes::Bytes;
 
+use super::aside::Side;
 use super::dir::Dir;
 use super::lock;
 use super::part::{Part, read_all};
@@ -34,6 +35,8 @@ pub(super) struct Slot {
 pub(super) enum Stage {
     /// Bytes go to the partial.
     Open { part: Box<Part>, dir: Arc<Dir>, replace: bool },
+    /// It is not wanted: what comes of it all the same is kept in a stretch of the side file.
+    Aside { side: Arc<Side>, stretch: Range<u64> },
     /// It is whole under its final name, and was before this job.
     Complete,
     /// It is whole under its final name.
@@ -45,6 +48,10 @@ pub(super) enum Stage {
 impl Slot {
     pub(super) fn new(spec: FileSpec, folder: PathBuf, name: OsString, stage: Stage) -> Self {
         Self { spec, folder, epoch: AtomicU64::new(0), name: Mutex::new(name), stage: RwLock::new(stage) }
+    }
+
+    pub(super) fn into_stage(self) -> Stage {
+        self.stage.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn name(&self) -> OsString {
@@ -66,6 +73,11 @@ impl Slot {
 
     pub(super) fn alone(&self) -> RwLockWriteGuard<'_, Stage> {
         self.stage.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is not wanted.
+    pub(super) fn is_aside(&self) -> bool {
+        matches!(&*self.shared(), Stage::Aside { .. })
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -99,6 +111,7 @@ impl Slot {
             // Padding is zeros, and they are there already.
             _ if self.spec.kind == FileKind::Zeros => Ok(()),
             Stage::Open { part, .. } => part.write(bufs, at),
+            Stage::Aside { side, stretch } => side.write(bufs, stretch.start + at),
             // Bytes that a piece shares with a neighbour; the file itself needs none.
             Stage::Complete => Ok(()),
             Stage::Committed | Stage::Gone => Err(Error::new(Kind::Bug, "write")
@@ -117,6 +130,7 @@ impl Slot {
                 Ok(())
             }
             Stage::Open { part, .. } => read_all(part.file(), buf, at, &shown),
+            Stage::Aside { side, stretch } => side.read(buf, stretch.start + at, &shown),
             Stage::Complete | Stage::Committed => read_all(&reopen()?, buf, at, &shown),
             Stage::Gone => {
                 Err(Error::new(Kind::Bug, "read back").on(shown()).because("the file was given up"))
@@ -138,7 +152,14 @@ impl Slot {
     pub(super) fn clear(&self) -> Result<()> {
         let stage = self.alone();
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        if let Stage::Open { part, .. } = &*stage { part.clear() } else { Ok(()) }
+        match &*stage {
+            Stage::Open { part, .. } => part.clear(),
+            Stage::Aside { side, stretch } => {
+                side.forget(stretch);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The object has this length.
