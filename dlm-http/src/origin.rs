@@ -67,6 +67,15 @@ impl RangeSource for Origin {
             reply.drain().await;
             reply = visit.fetch(visit.start(), &Ask::PLAIN).await?;
         }
+        if held.len.is_none()
+            && remote.start > 0
+            && target.remote_base == 0
+            && ends_at(&reply) == Some(remote.start)
+        {
+            // Parts came without a total; that nothing lies behind them is how it is told.
+            let said = Identity { len: Some(remote.start), ..held.clone() };
+            return Ok(Body::new(Span::from(want.start), said, Box::pin(futures::stream::empty())));
+        }
         if !reply.parts.status.is_success() {
             // The beginning of the way may know a better end the next time.
             self.client.finals.forget(locator);
@@ -93,11 +102,17 @@ pub(crate) fn is_range_refusal(reply: &Reply) -> bool {
     matches!(reply.parts.status.as_u16(), 400 | 403 | 405 | 406 | 416 | 501)
 }
 
+/// How long the whole is, where that is why a range was refused.
+fn ends_at(reply: &Reply) -> Option<u64> {
+    if reply.parts.status.as_u16() != 416 {
+        return None;
+    }
+    single(&reply.parts.headers, &header::CONTENT_RANGE).and_then(|range| unsatisfied_range(range.as_bytes()))
+}
+
 /// The error of a refused range. A length that is not the one we know means that the thing has changed.
 async fn refusal(reply: Reply, held: &Identity) -> Error {
-    if reply.parts.status.as_u16() == 416
-        && let Some(range) = single(&reply.parts.headers, &header::CONTENT_RANGE)
-        && let (Some(now), Some(was)) = (unsatisfied_range(range.as_bytes()), held.len)
+    if let (Some(now), Some(was)) = (ends_at(&reply), held.len)
         && now != was
     {
         return nonsense(

@@ -24,6 +24,22 @@ fn resumed(s: Scenario) -> Scenario {
 }
 
 scenarios! {
+    /// No answer says how long the whole is; only that nothing lies behind its end.
+    total_is_never_told = ok(|q, f| {
+        let (len, start) = (f.len(), q.start());
+        if start >= len {
+            Answer::status(416).header("Content-Range", format!("bytes */{len}"))
+        } else {
+            f.answer(q).content_range(|a, b, _| format!("bytes {a}-{b}/*"))
+        }
+    }).flags(&["-x", "4"]).and(|b, _| assert!(b.server.served() <= b.files.len() * 2, "served {}", b.server.served()));
+    /// The first stream is healthy, and nothing else ever is.
+    others_stall = ok(instead(|_, _| Answer::script(vec![Step::Stall]))).rate(RATE)
+        .flags(&["-x", "8"]).limit(30);
+    others_are_led_to_another_scheme = ok(instead(|_, _| Answer::redirect(302, "file:///etc/hostname"))).rate(RATE).flags(&["-x", "8"]);
+    others_are_led_to_a_dead_host = ok(instead(|q, _| Answer::redirect(302, q.url(9, "/x")))).rate(RATE).flags(&["-x", "8"]).limit(60);
+    others_are_not_found = ok(instead(|_, _| Answer::status(404))).rate(RATE).flags(&["-x", "8"]);
+    others_are_nonsense = ok(instead(|_, _| Answer::raw("HTTP/1.1 2x6 ?\r\n\r\n"))).rate(RATE).flags(&["-x", "8"]).limit(60);
     total_differs = resumed(either(later(|a| a.content_range(|a, b, t| format!("bytes {a}-{b}/{}", t + 777)))));
     /// From the first answer on: no file has so many bytes. Asked for all of it, the server says something better, or not.
     total_that_cannot_be = ok(|q, f| f.answer(q).content_range(|a, b, _| format!("bytes {a}-{b}/{}", u64::MAX)));

@@ -40,7 +40,7 @@ fn fetch_all_again(b: &Bench, _: &Run) {
 scenarios! {
     after_sigint = stopped(Signal::INT, 130);
     after_sigterm = stopped(Signal::TERM, 143);
-    after_kill = ok(honest).rate(RATE).killed(0.5).and(thrifty(105));
+    after_kill = ok(honest).rate(RATE).killed(0.5).and(thrifty(112));
     after_kill_with_dates_only = ok(|q, f| f.first.etag(None).answer(q)).rate(RATE).killed(0.5);
     /// Without a validator nobody knows whether it is still the same file.
     after_kill_without_validators = ok(|q, f| f.first.without_validators().answer(q)).rate(RATE).killed(0.5);

@@ -16,7 +16,7 @@ use crate::source::AbortCost;
 
 use super::lease::{Next, Place, Put, unagreed};
 use super::segment::Segment;
-use super::{After, State};
+use super::{After, LeaseView, State};
 
 /// A reservation reaches this far ahead of the cursor, in time…
 const HORIZON: f64 = 0.25;
@@ -27,6 +27,8 @@ const LEAST_HORIZON: u64 = 256 << 10;
 pub(super) const LITTLE: u64 = 4 << 10;
 /// Read over a hole of this much rather than stop, where stopping costs a connection.
 const SKIP: u64 = 256 << 10;
+/// Who delivers nothing for this long keeps nothing from somebody who comes by.
+const SILENT: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn put(
@@ -129,7 +131,7 @@ impl State {
             };
             self.gather(object, r.start, part, now, budget, caps, after);
         }
-        let next = self.roll(id, at.saturating_add(len), after);
+        let next = self.roll(id, at.saturating_add(len), now, after);
         self.settle(object, after);
         Ok(Put { taken: taken as u32, next })
     }
@@ -176,7 +178,8 @@ impl State {
     }
 
     /// Moves a lease's cursor to `to` and its reservation with it; says what it should do next.
-    fn roll(&mut self, id: LeaseId, to: u64, after: &mut After) -> Next {
+    fn roll(&mut self, id: LeaseId, to: u64, now: Instant, after: &mut After) -> Next {
+        self.overtake(id, to, now, after);
         let Some(l) = self.board.leases.get_mut(&id) else { return Next::Stop };
         let Some(v) = self.board.objects.get_mut(&l.object) else { return Next::Stop };
         let want_end = l.want.to_range().end.min(v.len.unwrap_or(u64::MAX));
@@ -258,8 +261,28 @@ impl State {
                 l.reserved.end = free_to;
             }
         }
-        let _ = after;
         next
+    }
+
+    /// Who comes to what somebody silent has reserved reads on, and takes it over: a new request would cost as much as
+    /// the old one, and may be as silent.
+    fn overtake(&mut self, id: LeaseId, at: u64, now: Instant, after: &mut After) {
+        let Some(l) = self.board.leases.get(&id).filter(|l| l.rolling && l.race_of.is_none()) else { return };
+        let (object, binding, end) = (l.object, l.binding, l.want.to_range().end);
+        let Some(v) = self.board.objects.get_mut(&object) else { return };
+        if at >= end || l.reserved.end > at || v.done.contains(at) || !v.reserved.contains(at) {
+            return;
+        }
+        let ids = v.leases.iter().filter(|x| **x != id);
+        let owner = ids.filter_map(|x| self.board.leases.get(x)).find(|x| x.reserved.contains(&at));
+        // The same server that answers here has not answered there yet: why wait.
+        let late = |o: &LeaseView| o.silent(now) >= SILENT || (o.bytes == 0 && o.binding == binding);
+        let Some(owner) = owner.filter(|o| o.rolling && late(o)).map(LeaseView::id) else { return };
+        if let Some(o) = self.board.leases.get_mut(&owner) {
+            v.reserved.remove(&o.reserved);
+            o.reserved = o.reserved.end..o.reserved.end;
+        }
+        after.cancel.extend(self.tokens.get(&owner).cloned());
     }
 
     pub(super) fn agree(

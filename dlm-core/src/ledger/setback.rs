@@ -60,13 +60,14 @@ impl State {
                     Some(o.rest_until.map_or(now, |t| t.max(now)).max(now + asked.min(self.max_pause)));
             }
         }
-        if refused && others {
-            // Refused while others of the same binding work: it allows fewer at once.
+        let fruitless = self.board.leases.get(&lease).is_some_and(|l| l.bytes == 0);
+        if (refused || fruitless) && others {
+            // Nothing came of it while others of the same binding work: it allows fewer at once.
             if let Some(b) = self.board.bindings.get_mut(&id) {
                 let fewer =
                     if matches!(error.retry(), Retry::After(_)) { live / 2 } else { live.saturating_sub(1) };
                 b.caps.max_parallel = b.caps.max_parallel.min(fewer.max(1));
-                if let Some(o) = &origin {
+                if let Some(o) = origin.as_ref().filter(|_| refused) {
                     o.allows(b.caps.max_parallel, now);
                 }
             }
