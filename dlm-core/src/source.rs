@@ -116,7 +116,9 @@ pub trait Source: Debug + Send + Sync + 'static {
     /// Who this is. Two sources with one `key` share limits.
     fn info(&self) -> SourceInfo;
 
-    /// Called once a job, and once more when it is bound again after it had returned; drives itself until there is nothing left to do.
+    /// Drives itself until there is nothing left to do. Called once a job; and again after it has returned, when it is
+    /// bound to something new, or when something of what it has is missing (what it delivered was wrong, or it stopped
+    /// early). A run that brings nothing is the last one: the source is given up.
     ///
     /// Runs on a task of its own. May be dropped at any await, as the trait says: what it has delivered is the job's.
     ///

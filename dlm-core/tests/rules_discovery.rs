@@ -156,6 +156,60 @@ fn a_source_that_is_bound_again_after_it_stopped_runs_again() {
     });
 }
 
+/// Delivers everything and is done; in so many of its runs it is not right.
+#[derive(Debug)]
+struct Deliverer {
+    wrong: usize,
+    /// How long it takes to return.
+    lingers: Duration,
+    runs: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Source for Deliverer {
+    fn info(&self) -> dlm_core::SourceInfo {
+        dlm_core::SourceInfo::new("test", "deliverer", "deliverer")
+    }
+    async fn run(self: Arc<Self>, work: dlm_core::Work) -> Result<Exit> {
+        let run = self.runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut left = LEN;
+        while left > 0
+            && let WorkClaim::Lease(mut l) = work.claim(Ask::ANY).await
+        {
+            l.agree(&strong(Some(LEN)))?;
+            let range = l.rest().start as usize..l.rest().end.unwrap_or(LEN).min(LEN) as usize;
+            let mut bytes = data().slice(range.clone()).to_vec();
+            if run < self.wrong {
+                bytes[0] ^= 1;
+            }
+            left -= u64::from(l.put(range.start as u64, bytes.into())?.taken);
+        }
+        tokio::time::sleep(self.lingers).await;
+        Ok(Exit::Done)
+    }
+}
+
+#[test]
+fn a_source_that_was_done_runs_again_when_what_it_delivered_was_wrong() {
+    let digest = dlm_core::Algorithm::Sha256.hasher().update(&data()).finish();
+    for (wrong, runs, lingers) in [(0, 1, 0), (1, 2, 0), (1, 2, 500), (9, 2, 0), (9, 2, 500)] {
+        let lingers = Duration::from_millis(lingers);
+        block_on(async {
+            let sink = MemorySink::new();
+            let source = Arc::new(Deliverer { wrong, lingers, runs: 0.into() });
+            let bound: Arc<dyn Source> = source.clone();
+            let backend = Scripted::new(move |_, cx| Ok(found(whole(cx, "f", &bound))));
+            let spec = JobSpec::new(locator("")).digest(digest.clone());
+            let result = ended(run(backend, spec, &sink)).await;
+            assert_eq!(source.runs.load(std::sync::atomic::Ordering::Relaxed), runs, "{wrong}: {result:?}");
+            match result {
+                Ok(_) => assert_eq!(sink.file("f"), Some(data())),
+                Err(e) => assert!(wrong > 1 && e.kind() == Kind::Corrupt, "{e}"),
+            }
+        });
+    }
+}
+
 #[test]
 fn a_source_that_stops_before_everything_is_there_is_given_up() {
     block_on(async {

@@ -156,18 +156,34 @@ impl Driver {
             self.enter(JobState::Running);
         }
         // What it binds after its run has ended is work for another run.
-        let again = self
-            .ledger
-            .with(|s, _| s.sources.get_mut(id.0 as usize).is_some_and(|s| std::mem::take(&mut s.over)));
+        let again = self.ledger.with(|s, _| {
+            let s = s.sources.get_mut(id.0 as usize).filter(|s| s.over)?;
+            (s.over, s.before_run) = (false, s.bytes);
+            Some(())
+        });
         if known.is_none() {
             self.sources.push((source.clone(), id));
         }
-        if known.is_none() || again {
-            let party = self.ledger.with(|s, _| s.parties.main(id).unwrap_or(crate::PartyId(0)));
-            let work = Work::new(self.ledger.clone(), id, party, self.cx.clone());
-            self.runs.spawn(async move { (id, source.run(work).await) });
+        if known.is_none() || again.is_some() {
+            self.run_source(source, id);
         }
         Ok(())
+    }
+
+    fn run_source(&mut self, source: Arc<dyn Source>, id: SourceId) {
+        let party = self.ledger.with(|s, _| s.parties.main(id).unwrap_or(crate::PartyId(0)));
+        let work = Work::new(self.ledger.clone(), id, party, self.cx.clone());
+        self.runs.spawn(async move { (id, source.run(work).await) });
+    }
+
+    /// Sources that were done, and have something to do again.
+    pub(super) fn run_again(&mut self) {
+        for id in self.ledger.with(|s, _| s.start_again()) {
+            let source = self.sources.iter().find(|(_, i)| *i == id).map(|(s, _)| s.clone());
+            if let Some(source) = source {
+                self.run_source(source, id);
+            }
+        }
     }
 
     /// Checks what an earlier run left of the object; what is good need not be fetched.

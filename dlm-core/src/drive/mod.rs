@@ -187,6 +187,7 @@ impl Driver {
         self.checkpoint(false).await?;
         self.conclude().await?;
         self.ask_mirrors();
+        self.run_again();
         self.check_stuck()
     }
 

@@ -196,6 +196,8 @@ pub(crate) struct SourceState {
     pub(crate) error: Option<Error>,
     /// Its run has ended: it delivers nothing more unless it is run again.
     pub(crate) over: bool,
+    /// Bytes accepted from it before its run began.
+    pub(crate) before_run: u64,
 }
 
 /// What is done once the lock is released.
@@ -379,11 +381,6 @@ impl State {
         bindings.filter_map(|b| self.bindings.get(b)).find_map(|b| b.error.clone())
     }
 
-    /// Whether a source's run has ended.
-    pub(crate) fn is_over(&self, source: SourceId) -> bool {
-        self.sources.get(source.0 as usize).is_some_and(|s| s.over)
-    }
-
     /// The bindings through which an object may still come.
     pub(crate) fn sources_of(&self, object: ObjectId) -> BTreeSet<BindingId> {
         self.board
@@ -393,9 +390,7 @@ impl State {
                 o.bindings
                     .iter()
                     .copied()
-                    .filter(|b| {
-                        self.board.bindings.get(b).is_some_and(|v| !v.failed && !self.is_over(v.source))
-                    })
+                    .filter(|b| self.board.bindings.get(b).is_some_and(|v| !v.failed))
                     .collect()
             })
             .unwrap_or_default()

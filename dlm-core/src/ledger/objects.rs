@@ -124,7 +124,7 @@ impl State {
         let id = SourceId(self.sources.len() as u32);
         self.parties.add(info.label.clone(), id);
         self.board.origins.insert(id, OriginView::default());
-        self.sources.push(SourceState { info, origin, bytes: 0, error: None, over: false });
+        self.sources.push(SourceState { info, origin, bytes: 0, error: None, over: false, before_run: 0 });
         id
     }
 

@@ -180,10 +180,14 @@ impl State {
         }
     }
 
-    /// A source's run has ended by itself. What it has not delivered will not come from it.
+    /// A source's run has ended by itself. What is missing of what it has comes from another run of it, but not where this
+    /// one has brought nothing: then it will not come from it.
     pub(crate) fn source_over(&mut self, source: SourceId, now: Instant, after: &mut After) {
         let Some(s) = self.sources.get_mut(source.0 as usize) else { return };
         s.over = true;
+        if self.ended || s.bytes > s.before_run {
+            return after.wake_driver();
+        }
         let error = Error::new(Kind::NotFound, "download")
             .on(&s.info.label)
             .because("the source stopped before everything was there");
@@ -195,13 +199,28 @@ impl State {
             .filter(|b| self.board.objects.get(&b.object).is_some_and(|o| o.remaining() != Some(0)))
             .map(|b| b.id)
             .collect();
-        if self.ended {
-            return;
-        }
         for id in open {
             self.fail_binding(id, error.clone(), now, after);
         }
         after.wake_driver();
+    }
+
+    /// Sources whose run has ended, and something is missing of what they have: bytes were wrong, or the object starts over.
+    /// They are to be run again, and count as running from here on.
+    pub(crate) fn start_again(&mut self) -> Vec<SourceId> {
+        let short = |b: &super::BindingView| {
+            let missing = |o: &super::ObjectView| !o.closed && o.remaining() != Some(0);
+            !b.failed && self.board.objects.get(&b.object).is_some_and(missing)
+        };
+        let mut again = Vec::new();
+        for (n, s) in self.sources.iter_mut().enumerate().filter(|(_, s)| s.over) {
+            let id = SourceId(n as u32);
+            if self.board.bindings.values().any(|b| b.source == id && short(b)) {
+                (s.over, s.before_run) = (false, s.bytes);
+                again.push(id);
+            }
+        }
+        again
     }
 
     /// A binding answered with another version than the bytes that are there.
