@@ -49,7 +49,7 @@ impl Shared {
         let mut stage = slot.alone();
         let (name, dir) = match &*stage {
             Stage::Complete | Stage::Committed => return Ok(None),
-            Stage::Aside { .. } => return Err(bug("it is not wanted")),
+            Stage::Aside(_) => return Err(bug("it is not wanted")),
             Stage::Gone => return Err(bug("it was given up")),
             Stage::Open { part, dir, replace } => {
                 self.seal(&slot, part, object)?;

@@ -37,6 +37,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use self::aside::Aside;
 use self::builder::{Name, Options};
 use self::dir::{Dir, Made};
 use self::layout::{Layout, slice};
@@ -86,6 +87,8 @@ struct State {
     /// Final paths that files of this job have or will have.
     names: HashSet<PathBuf>,
     home: Option<Home>,
+    /// The journal has asked for it: it stays where it is.
+    home_is_known: bool,
     made: Made,
     /// For what is not wanted and comes all the same.
     side: Option<Arc<aside::Side>>,
@@ -186,11 +189,12 @@ impl Shared {
 
     /// Where the journal may be written: settled, and under our lock.
     pub(crate) fn home(&self) -> Option<Home> {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
         if self.closed.load(Ordering::Acquire) {
             return None;
         }
         let mut home = state.home.clone()?;
+        state.home_is_known = true;
         if let (Some(name), Some(root)) = (&self.options.journal, &state.root) {
             home = Home { dir: root.clone(), name: name.clone(), alone: true };
         }
@@ -263,7 +267,7 @@ impl Shared {
         let mut first = Ok(());
         for slot in slots {
             let mut stage = slot.alone();
-            if let Stage::Open { part, dir, .. } = &*stage {
+            if let Stage::Open { part, dir, .. } | Stage::Aside(Aside::Part { part, dir }) = &*stage {
                 let journal = names::journal(&slot.name());
                 // An empty partial is litter: there is nothing to go on from.
                 let done = part.stat().and_then(|stat| match keep {
@@ -298,7 +302,8 @@ impl Sink for FileSink {
         done.unwrap_or_else(|e| added.iter().map(|s| (s.id, Err(e.clone()))).collect())
     }
 
-    /// Bytes of such files go to one file without a name in the sink's folder, which is made if it is missing.
+    /// Bytes of such files go to one file without a name in the sink's folder, which is made if it is missing. But where
+    /// an earlier run has left a partial of one, that is gone on with, in case it is wanted again.
     async fn set_aside(&self, files: &[FileSpec]) -> Vec<(FileId, Result<()>)> {
         let (shared, specs) = (self.0.clone(), files.to_vec());
         let done =
@@ -378,7 +383,9 @@ impl Sink for FileSink {
         let slots: Vec<_> = objects.iter().flat_map(|o| self.0.slots(*o)).collect();
         blocking(move || {
             slots.iter().try_for_each(|s| match &*s.shared() {
-                Stage::Open { part, .. } => part.file().sync_data().map_err(|e| part.error("sync", e)),
+                Stage::Open { part, .. } | Stage::Aside(Aside::Part { part, .. }) => {
+                    part.file().sync_data().map_err(|e| part.error("sync", e))
+                }
                 _ => Ok(()),
             })
         })

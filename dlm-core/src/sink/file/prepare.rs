@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, Stat};
 
-use super::aside::take_back;
+use super::aside::Aside;
 use super::builder::{IfExists, Name};
 use super::dir::{Dir, Made, same};
 use super::existing::is_right;
@@ -41,39 +41,34 @@ impl Shared {
                 .because("the job has ended"));
         }
         // A slot's lock is taken before `state`, not within.
-        let before = lock(&self.state).files.get(&spec.id).cloned();
-        let aside = before.clone().filter(|s| s.is_aside());
-        let known = {
-            let state = lock(&self.state);
-            match (&before, &self.options.name) {
-                (Some(_), _) if aside.is_some() => None,
-                (Some(_), _) => Some(
-                    Error::new(Kind::Bug, "prepare the file")
-                        .on(&spec.path)
-                        .because("it was prepared before"),
-                ),
-                (None, Name::User(_) | Name::Below(_)) if !state.files.is_empty() => Some(
-                    Error::new(Kind::Invalid, "use the file name")
-                        .on(&spec.path)
-                        .because("a name was given for one file, and there are more")
-                        .advise("give a folder instead"),
-                ),
-                _ => None,
-            }
+        let slots: Vec<_> = match &self.options.name {
+            Name::Source => lock(&self.state).files.get(&spec.id).cloned().into_iter().collect(),
+            Name::User(_) | Name::Below(_) => lock(&self.state).files.values().cloned().collect(),
+        };
+        let aside = slots.iter().find(|s| s.spec.id == spec.id && s.is_aside()).cloned();
+        let mut others = slots.iter().filter(|s| !s.is_aside());
+        let known = match others.next() {
+            None => None,
+            Some(_) if slots.iter().any(|s| s.spec.id == spec.id) && aside.is_none() => Some(
+                Error::new(Kind::Bug, "prepare the file").on(&spec.path).because("it was prepared before"),
+            ),
+            Some(_) => Some(
+                Error::new(Kind::Invalid, "use the file name")
+                    .on(&spec.path)
+                    .because("a name was given for one file, and there are more")
+                    .advise("give a folder instead"),
+            ),
         };
         if let Some(e) = known {
             return Err(e);
         }
         let mut made = Made::default();
-        match self.settle(spec, &mut made) {
+        let done = match aside {
+            Some(slot) => self.take_back(&slot, || self.settle(spec, &mut made)).map(|p| (slot, p)),
+            None => self.settle(spec, &mut made).map(|(slot, p)| (Arc::new(slot), p)),
+        };
+        match done {
             Ok((slot, prepared)) => {
-                let slot = match aside {
-                    Some(aside) => {
-                        take_back(&aside, slot)?;
-                        aside
-                    }
-                    None => Arc::new(slot),
-                };
                 self.register(slot, made);
                 Ok(prepared)
             }
@@ -217,15 +212,30 @@ impl Shared {
         Ok(())
     }
 
-    fn register(&self, slot: Arc<Slot>, made: Made) {
+    pub(super) fn register(&self, slot: Arc<Slot>, made: Made) {
+        let (home, old) = match &*slot.shared() {
+            Stage::Open { part, dir, .. } | Stage::Aside(Aside::Part { part, dir }) => {
+                let home = Home { dir: dir.clone(), name: names::journal(&slot.name()), alone: false };
+                (Some(home), !part.created())
+            }
+            _ => (None, false),
+        };
+        let aside = slot.is_aside();
+        // The journal of an earlier run stands beside the first file that was wanted then.
+        let exists = |h: &Home| h.dir.stat(&h.name).is_ok_and(|s| s.is_some());
+        let before = lock(&self.state).home.clone().filter(|_| home.is_some());
+        let better = match (&home, &before) {
+            (Some(new), Some(before)) => old && exists(new) && !exists(before),
+            (Some(new), None) => !aside || exists(new),
+            (None, _) => false,
+        };
         let mut state = lock(&self.state);
         state.made.append(made);
-        {
+        if !aside {
             state.names.insert(slot.path());
-            if let (Stage::Open { dir, .. }, true) = (&*slot.shared(), state.home.is_none()) {
-                state.home =
-                    Some(Home { dir: dir.clone(), name: names::journal(&slot.name()), alone: false });
-            }
+        }
+        if better && !state.home_is_known {
+            state.home = home;
         }
         if state.files.insert(slot.spec.id, slot.clone()).is_none() {
             state.objects.entry(slot.spec.object).or_default().add(slot);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use bytes::Bytes;
 
-use super::aside::Side;
+use super::aside::Aside;
 use super::dir::Dir;
 use super::lock;
 use super::part::{Part, read_all};
@@ -35,8 +35,8 @@ pub(super) struct Slot {
 pub(super) enum Stage {
     /// Bytes go to the partial.
     Open { part: Box<Part>, dir: Arc<Dir>, replace: bool },
-    /// It is not wanted: what comes of it all the same is kept in a stretch of the side file.
-    Aside { side: Arc<Side>, stretch: Range<u64> },
+    /// It is not wanted: what comes of it all the same is kept apart.
+    Aside(Aside),
     /// It is whole under its final name, and was before this job.
     Complete,
     /// It is whole under its final name.
@@ -77,7 +77,7 @@ impl Slot {
 
     /// Whether it is not wanted.
     pub(super) fn is_aside(&self) -> bool {
-        matches!(&*self.shared(), Stage::Aside { .. })
+        matches!(&*self.shared(), Stage::Aside(_))
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -111,7 +111,7 @@ impl Slot {
             // Padding is zeros, and they are there already.
             _ if self.spec.kind == FileKind::Zeros => Ok(()),
             Stage::Open { part, .. } => part.write(bufs, at),
-            Stage::Aside { side, stretch } => side.write(bufs, stretch.start + at),
+            Stage::Aside(aside) => aside.write(bufs, at),
             // Bytes that a piece shares with a neighbour; the file itself needs none.
             Stage::Complete => Ok(()),
             Stage::Committed | Stage::Gone => Err(Error::new(Kind::Bug, "write")
@@ -130,7 +130,7 @@ impl Slot {
                 Ok(())
             }
             Stage::Open { part, .. } => read_all(part.file(), buf, at, &shown),
-            Stage::Aside { side, stretch } => side.read(buf, stretch.start + at, &shown),
+            Stage::Aside(aside) => aside.read(buf, at, &shown),
             Stage::Complete | Stage::Committed => read_all(&reopen()?, buf, at, &shown),
             Stage::Gone => {
                 Err(Error::new(Kind::Bug, "read back").on(shown()).because("the file was given up"))
@@ -154,10 +154,7 @@ impl Slot {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         match &*stage {
             Stage::Open { part, .. } => part.clear(),
-            Stage::Aside { side, stretch } => {
-                side.forget(stretch);
-                Ok(())
-            }
+            Stage::Aside(aside) => aside.clear(),
             _ => Ok(()),
         }
     }
