@@ -89,15 +89,15 @@ async fn serve<S: RangeSource>(source: Arc<S>, mut lease: Lease, cx: Cx) {
         if want.is_empty() {
             return;
         }
-        let (body, overlap) = if let Some(body) = first.take() {
-            (body, Bytes::new())
+        let held = lease.held();
+        let overlap =
+            if held.validator.is_strong() { Bytes::new() } else { lease.before(want.start, OVERLAP).await };
+        // An answer that begins behind what there is to compare with says too little; it is asked for again.
+        let fits =
+            |b: &Body| b.at.start.saturating_add(overlap.len() as u64) <= want.start || overlap.is_empty();
+        let (body, overlap) = if let Some(body) = first.take().filter(fits) {
+            (body, overlap)
         } else {
-            let held = lease.held();
-            let overlap = if held.validator.is_strong() {
-                Bytes::new()
-            } else {
-                lease.before(want.start, OVERLAP).await
-            };
             let ask = Span { start: want.start - overlap.len() as u64, end: want.end };
             let limits = cx.timeouts();
             let patience = limits.connect + limits.idle + Duration::from_secs(5);

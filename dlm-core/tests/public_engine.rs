@@ -106,6 +106,34 @@ fn each_origin_has_a_rate_of_its_own_that_all_jobs_share() {
 }
 
 #[test]
+fn a_job_keeps_its_own_rate_and_that_may_change_while_it_runs() {
+    block_on(async {
+        let engine = builder(&[FAST]).build();
+        let took = async |spec: JobSpec, change: Option<Option<u64>>| {
+            let began = Instant::now();
+            let job = engine.start(spec, Arc::new(MemorySink::new()), Arc::new(MemoryJournal::new()));
+            if let Some(rate) = change {
+                job.snapshot().wait_for(|s| s.done > LEN / 4).await.expect("bytes come");
+                let mut limits = dlm_core::Limits::default();
+                limits.rate = rate;
+                job.set_limits(limits);
+            }
+            assert_eq!(job.await.expect("the job ends well").bytes, LEN);
+            began.elapsed().as_secs_f64()
+        };
+        let spec = || JobSpec::new(nowhere());
+        let want = LEN as f64 / 1e6;
+        let limited = took(spec().limit_rate(1_000_000), None).await;
+        assert!((want * 0.9..want * 1.15).contains(&limited), "{limited} s, and should be {want}");
+        assert!(took(spec(), None).await < 1.0, "another job of the engine has no such limit");
+        let lifted = took(spec().limit_rate(1_000_000), Some(None)).await;
+        assert!((want * 0.2..want * 0.5).contains(&lifted), "lifted after a quarter: {lifted} s");
+        let put = took(spec().limit_rate(8_000_000), Some(Some(1_000_000))).await;
+        assert!((want * 0.6..want).contains(&put), "lowered after a quarter: {put} s");
+    });
+}
+
+#[test]
 fn shutting_down_stops_every_job_of_this_engine_and_no_other() {
     block_on(async {
         let (mine, other) = (builder(&[1e6]).build(), builder(&[1e6]).build());

@@ -186,6 +186,8 @@ scenarios! {
         assert!(!text.trim().is_empty() && text.lines().all(|l| l.starts_with('{') && l.ends_with('}')), "{text}");
     });
     quiet_is_quiet = ok(honest).flags(&["-q"]).and(|_, run| assert!(run.stderr.is_empty() && run.stdout.is_empty(), "{run:?}"));
+    verbose_tells_what_happens = ok(|q, f| if q.nth == 0 { Answer::status(503).header("Retry-After", "1") } else { f.answer(q) })
+        .flags(&["-v"]).says("503");
     second_process_refuses = ok(honest).rate(1_400_000).drive(second_of_two);
 
     disk_is_full = mounted("size=2m", 6, |_, _, run| run);

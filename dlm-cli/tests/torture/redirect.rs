@@ -82,6 +82,19 @@ scenarios! {
         (1, "/via") => Answer::redirect(302, q.url(0, "/final")),
         _ => f.answer(q),
     }).flags(&["-H", "X-Key: tok-S3CRET-9f8e7d"]).and(kept("x-key", TOKEN));
+    /// A password that stands on no command line.
+    password_of_the_environment_is_used = ok(|q, f| {
+        // alice:hunter2-S3CRET-PW
+        let right = q.header("authorization") == Some("Basic YWxpY2U6aHVudGVyMi1TM0NSRVQtUFc=");
+        if right { f.answer(q) } else { Answer::status(401).header("WWW-Authenticate", "Basic realm=\"x\"") }
+    }).drive(|b| {
+        let mut command = b.command();
+        command.args(["--user", "alice"]).env("DLM_PASSWORD", PASSWORD);
+        b.run_command(command)
+    }).and(|b, run| no_leak(b, run, PASSWORD));
+    /// And where there is neither that nor a terminal, nothing is sent at all.
+    no_password_to_be_had = refused(2, honest).flags(&["--user", "alice"]).says("DLM_PASSWORD")
+        .and(|b, _| assert_eq!(b.server.requests(), 0));
     bearer_token_of_a_file_is_used = ok(|q, f| {
         let right = q.header("authorization") == Some("Bearer tok-S3CRET-9f8e7d");
         if right { f.answer(q) } else { Answer::status(401).header("WWW-Authenticate", "Bearer") }

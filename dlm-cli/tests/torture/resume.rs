@@ -1,5 +1,7 @@
 //! What a stopped download leaves, and what the next run makes of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use dlm_testkit::fixtures;
 
 use crate::harness::process::Signal;
@@ -33,6 +35,17 @@ fn thrifty(percent: u64) -> impl Fn(&Bench, &Run) {
     }
 }
 
+static DATE_OF_ONE: AtomicBool = AtomicBool::new(false);
+static DATE_OF_FOUR: AtomicBool = AtomicBool::new(false);
+
+/// The other file once it is told so, under the same date and without a tag.
+fn changed_later(changed: &'static AtomicBool) -> impl Fn(&Request, &Files) -> Answer {
+    move |q, f| {
+        let data = if changed.load(Ordering::Relaxed) { f.second.data() } else { f.data() };
+        f.first.with_data(data.clone()).etag(None).answer(q)
+    }
+}
+
 fn fetch_all_again(b: &Bench, _: &Run) {
     assert!(b.server.served() > b.files.len() * 140 / 100, "served only {}", b.server.served());
 }
@@ -50,6 +63,11 @@ scenarios! {
     with_other_connections = ok(honest).size(6 * MIB).rate(2 * MIB).flags(&["-x", "4"])
         .killed_and(0.5, |b| b.flags = ["-x", "1"].map(str::to_owned).to_vec()).and(thrifty(112));
     with_a_checksum = ok(honest).rate(RATE).killed(0.5).checksum();
+    /// Another file of the same length and date: what is there is compared before it is gone on with.
+    after_a_change_under_the_same_date = ok(changed_later(&DATE_OF_ONE)).accept_both().second_size(3 * MIB).rate(RATE)
+        .flags(&["-x", "1"]).killed_and(0.5, |_| DATE_OF_ONE.store(true, Ordering::Relaxed));
+    after_a_change_under_the_same_date_on_four = ok(changed_later(&DATE_OF_FOUR)).accept_both().second_size(3 * MIB).rate(RATE)
+        .flags(&["-x", "4"]).killed_and(0.5, |_| DATE_OF_FOUR.store(true, Ordering::Relaxed));
     /// The same name, another locator with other bytes under the same validators: that is another file.
     for_another_locator = ok(|q, f| {
         if q.path() == "/other.bin" { f.first.with_data(f.second.data().clone()).answer(q) } else { f.answer(q) }

@@ -64,6 +64,17 @@ scenarios! {
         }
         b.spawn().finish()
     });
+    /// A write that hangs holds up the first signal, which waits a while for it, and not the second.
+    second_signal_ends_at_once = refused(143, honest).drive(|b| {
+        let pipe = b.aside.path().join("pipe");
+        let script = format!(
+            "mkfifo {p}; sleep 60 <{p} & reader=$!; \"$@\" >{p} & pid=$!; sleep 1; \
+             kill -TERM $pid; sleep 0.2; kill -TERM $pid; wait $pid; code=$?; kill $reader; exit $code",
+            p = pipe.display()
+        );
+        let command = shell(b, &script);
+        Running::start(command, Duration::from_secs(30)).finish()
+    }).and(|_, run| assert!(run.took < Duration::from_secs(4), "it has waited: {run:?}"));
     help_into_the_closed = help(">&-", 6);
     help_onto_a_full_device = help(">/dev/full", 6);
     help_to_a_reader_that_goes = help("| true", 0);
