@@ -42,7 +42,7 @@ static DATE_OF_FOUR: AtomicBool = AtomicBool::new(false);
 fn changed_later(changed: &'static AtomicBool) -> impl Fn(&Request, &Files) -> Answer {
     move |q, f| {
         let data = if changed.load(Ordering::Relaxed) { f.second.data() } else { f.data() };
-        f.first.with_data(data.clone()).etag(None).answer(q)
+        f.first.with_data(data.clone()).etag(None).conditions(false).answer(q)
     }
 }
 
